@@ -67,7 +67,7 @@ def _outputs(result: object) -> list:
 
 
 def _run(fn: Callable, inputs: Sequence, kwargs: dict, grad: bool) -> tuple[list, dict, list]:
-    """调用 fn，返回输出、各个梯度，以及调用之后的输入（用来发现被改动的输入）。"""
+    """调用 fn，返回输出、各个梯度，以及被它改动了的输入的序号。"""
     copies = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs]
     names = {}
     for i, x in enumerate(copies):
@@ -76,9 +76,13 @@ def _run(fn: Callable, inputs: Sequence, kwargs: dict, grad: bool) -> tuple[list
     if grad and isinstance(fn, nn.Module):
         names |= {f"参数 {n} 的梯度": p for n, p in fn.named_parameters() if p.requires_grad}
     outputs = _outputs(fn(*copies, **kwargs))
+    changed = [
+        i for i, (x, y) in enumerate(zip(inputs, copies, strict=True))
+        if isinstance(x, torch.Tensor) and not torch.equal(x.nan_to_num(), y.nan_to_num())
+    ]
     gradients = {}
     roots = [o for o in outputs if isinstance(o, torch.Tensor) and o.requires_grad]
-    if grad and names and roots:
+    if grad and names and roots and not changed:
         # 给每个输出元素不同的权重再求和，这样梯度里任何一处错误都会显出来
         total = 0
         for o in roots:
@@ -87,14 +91,13 @@ def _run(fn: Callable, inputs: Sequence, kwargs: dict, grad: bool) -> tuple[list
         values = torch.autograd.grad(total, list(names.values()), allow_unused=True)
         for (name, leaf), g in zip(names.items(), values, strict=True):
             gradients[name] = torch.zeros_like(leaf) if g is None else g
-    after = [x.detach() if isinstance(x, torch.Tensor) else x for x in copies]
-    return outputs, gradients, after
+    return outputs, gradients, changed
 
 
 def _compare(mine, reference, inputs, kwargs, tol, grad) -> tuple[str, bool]:
     """返回（差别的说明，是否比较了梯度）。"""
     want, want_grads, _ = _run(reference, inputs, kwargs, grad)
-    got, got_grads, after = _run(mine, inputs, kwargs, grad)
+    got, got_grads, changed = _run(mine, inputs, kwargs, grad)
     if len(got) != len(want):
         return f"应返回 {len(want)} 个结果，得到 {len(got)} 个", False
     for i, (a, b) in enumerate(zip(got, want, strict=True)):
@@ -107,9 +110,8 @@ def _compare(mine, reference, inputs, kwargs, tol, grad) -> tuple[str, bool]:
             problem = "" if same else f"应为 {b!r}，得到 {a!r}"
         if problem:
             return f"{label}{problem}", False
-    for i, (x, y) in enumerate(zip(inputs, after, strict=True)):
-        if isinstance(x, torch.Tensor) and not torch.equal(x.detach().nan_to_num(), y.nan_to_num()):
-            return f"第 {i + 1} 个输入被改动了；函数应返回新的结果，不改输入", False
+    if changed:
+        return f"第 {changed[0] + 1} 个输入被改动了；函数应返回新的结果，不改输入", False
     if want_grads and not got_grads:
         return "输出没有接在计算图上，求不出梯度（是否用了 .item()、.detach() 或 no_grad？）", True
     if want_grads.keys() != got_grads.keys():
