@@ -18,29 +18,4 @@ from .plotting import (
 )
 from .timing import Benchmark, Timer, benchmark, progress
 
-__all__ = [
-    "PALETTE",
-    "Benchmark",
-    "ExerciseError",
-    "ImageData",
-    "Timer",
-    "benchmark",
-    "check_equal",
-    "check_exercise",
-    "expect",
-    "fashion_mnist",
-    "get_device",
-    "heatmap",
-    "plot_confusion_matrix",
-    "plot_curves",
-    "plot_trajectory",
-    "profile",
-    "profile_name",
-    "progress",
-    "provenance",
-    "seed_everything",
-    "show_images",
-    "use_style",
-]
-
 use_style()

@@ -1,0 +1,202 @@
+"""数据集：先在本机找，再下载，都不行就用内置替身。接口和形状永远相同。"""
+
+import gzip
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .download import DataUnavailable, RemoteFile, fetch, find
+from .standin import fashion_mnist_standin
+
+_used: list[str] = []
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """一个数据集由哪些文件组成。
+
+    属性:
+        name: 显示用的名字。
+        files: 用途 → 文件；用途由读取它的函数决定。
+    """
+
+    name: str
+    files: dict[str, RemoteFile]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """分好训练集和测试集的图像数据。
+
+    属性:
+        X_train, X_test: 图像，形状 (N, C, H, W)，float32，数值在 0 到 1 之间。
+        y_train, y_test: 类别，形状 (N,)，int64。
+        classes: 类别的英文名，下标就是类别号。
+        source: "real"（真实数据）或 "built-in"（内置替身）。
+    """
+
+    X_train: torch.Tensor
+    y_train: torch.Tensor
+    X_test: torch.Tensor
+    y_test: torch.Tensor
+    classes: tuple[str, ...]
+    source: str
+
+
+def _fashion_file(name: str, sha256: str, size: int) -> RemoteFile:
+    mirrors = (
+        "https://dataset.bj.bcebos.com/fashion_mnist/",  # 北京，国内访问快
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # 官方，只有 http
+    )
+    return RemoteFile(name, sha256, size, tuple(mirror + name for mirror in mirrors))
+
+
+FASHION_MNIST = DataSet(
+    "Fashion-MNIST",
+    {
+        "X_train": _fashion_file(
+            "train-images-idx3-ubyte.gz",
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            26421880,
+        ),
+        "y_train": _fashion_file(
+            "train-labels-idx1-ubyte.gz",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            29515,
+        ),
+        "X_test": _fashion_file(
+            "t10k-images-idx3-ubyte.gz",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            4422102,
+        ),
+        "y_test": _fashion_file(
+            "t10k-labels-idx1-ubyte.gz",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            5148,
+        ),
+    },
+)
+FASHION_CLASSES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)
+ALL = (FASHION_MNIST,)
+
+
+def used() -> list[str]:
+    """这个进程用过的数据集，按先后次序，不重复。"""
+    return list(_used)
+
+
+def status() -> list[tuple[str, str, bool]]:
+    """每个数据集在本机的情况：（名字, 在哪里, 文件是否齐全）。不联网。"""
+    rows = []
+    for dataset in ALL:
+        found = [find(file) for file in dataset.files.values()]
+        missing = sum(path is None for path in found)
+        where = "本机已有" if not missing else f"缺 {missing} 个文件，用到时自动下载"
+        rows.append((dataset.name, where, not missing))
+    return rows
+
+
+def load(dataset: DataSet, read: Callable, make: Callable) -> tuple[object, str]:
+    """取得一个数据集：真实数据优先，拿不到就用替身，并用一行字说明用了哪一种。
+
+    参数:
+        dataset: 数据集。
+        read: 函数，{用途: 文件路径} → 数据。
+        make: 函数，没有参数 → 替身数据。
+    返回:
+        (数据, "real" 或 "built-in")。
+    """
+    if os.environ.get("COURSE_OFFLINE") == "1":
+        reason = "COURSE_OFFLINE=1"
+    else:
+        try:
+            data = read({use: fetch(file) for use, file in dataset.files.items()})
+            _record(f"{dataset.name}（真实数据）")
+            return data, "real"
+        except DataUnavailable as error:
+            reason = str(error)
+    data = make()
+    _record(f"{dataset.name}（内置替身）", reason)
+    return data, "built-in"
+
+
+def _record(text: str, reason: str = "") -> None:
+    if text not in _used:
+        _used.append(text)
+    print(f"数据：{text}" + (f"，原因：{reason}" if reason else ""))
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """读 MNIST 系列的 IDX 格式（可以是 .gz）。
+
+    格式：4 字节魔数（0、0、数据类型 8、维数），每维 4 字节的大小（大端），然后是 uint8 数据。
+    来源：http://yann.lecun.com/exdb/mnist/
+
+    异常:
+        ValueError: 文件不是这种格式，或长度与头部不符。
+    """
+    content = path.read_bytes()
+    try:
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path.name} 不是完整的 gzip 文件。") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise ValueError(f"{path.name} 不是 IDX 格式的 uint8 数据。")
+    start = 4 + 4 * content[3]
+    shape = tuple(int(n) for n in np.frombuffer(content[4:start], dtype=">u4"))
+    if len(content) - start != int(np.prod(shape)):
+        raise ValueError(f"{path.name} 的长度与头部写的形状 {shape} 不符。")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _check_count(name: str, n: int | None, limit: int) -> int:
+    if n is None:
+        return limit
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= limit:
+        raise ValueError(f"{name} 应为 1 到 {limit} 的整数，收到 {n!r}。")
+    return n
+
+
+def fashion_mnist(
+    n_train: int | None = None,
+    n_test: int | None = None,
+    device: torch.device | str | None = None,
+) -> ImageData:
+    """Fashion-MNIST：10 类衣物的 28×28 灰度图，训练 60,000 张，测试 10,000 张。
+
+    全部图像一次放进内存（或显存），训练时按下标取小批量，不必逐张解码。
+    来源：Xiao, Rasul & Vollgraf (2017), https://arxiv.org/abs/1708.07747
+
+    参数:
+        n_train, n_test: 只取前几张；不写则全部。
+        device: 放在哪个设备上；不写则在 CPU 上。
+    返回:
+        ImageData，图像形状 (N, 1, 28, 28)。
+    异常:
+        ValueError: 张数不合法。
+    """
+    n_train = _check_count("n_train", n_train, 60_000)
+    n_test = _check_count("n_test", n_test, 10_000)
+
+    def read(paths: dict[str, Path]) -> tuple[np.ndarray, ...]:
+        arrays = {use: read_idx(path) for use, path in paths.items()}
+        train, test = slice(n_train), slice(n_test)
+        return (arrays["X_train"][train], arrays["y_train"][train],
+                arrays["X_test"][test], arrays["y_test"][test])
+
+    arrays, source = load(FASHION_MNIST, read, lambda: fashion_mnist_standin(n_train, n_test))
+    tensors = []
+    for array in arrays:
+        tensor = torch.tensor(array).to(device or "cpu")
+        is_image = tensor.dim() == 3
+        tensors.append(tensor.unsqueeze(1).float().div_(255) if is_image else tensor.long())
+    return ImageData(*tensors, FASHION_CLASSES, source)
