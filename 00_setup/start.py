@@ -2,6 +2,7 @@
 
 本文件的语法要让旧的 Python 3 也能读完，这样才来得及说出「版本太旧」。
 """
+
 import contextlib
 import hashlib
 import os
@@ -32,6 +33,7 @@ HELP = """用法：python 00_setup/start.py [动作] [参数]
 第一次启动会把需要的包装进课程文件夹里的 .venv；环境变量 COURSE_VENV 可以换一个位置。"""
 
 MIN_PYTHON = (3, 10)
+PLATFORM = sys.platform
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = ".course-stamp"  # 装完之后才写入 requirements.txt 的 SHA-256
 PROBE_SECONDS = 5
@@ -46,7 +48,7 @@ CUDA_INDEXES = (
     ("cu126", (12, 0), (5, 0)),
     ("cu118", (11, 8), (5, 0)),
 )
-VENV_PARTS = "bin include lib lib64 share etc Scripts Include Lib pyvenv.cfg".split()
+VENV_PARTS = ("bin", "include", "lib", "lib64", "share", "Scripts", "Include", "Lib", "pyvenv.cfg")
 INCOMPLETE = "课程文件不完整，请重新下载整个课程。"
 # （错误输出里的字样，说给使用者的话，换一个安装源有没有用）
 CAUSES = (
@@ -61,14 +63,14 @@ CAUSES = (
         False,
     ),
     (
-        r"NewConnection|NameResolution|Max retries|Timeout|timed out|ProxyError|SSLError"
-        r"|Connection ?(refused|reset|broken|aborted)|IncompleteRead|getaddrinfo",
+        r"Connection ?(Error|refused|reset|broken|aborted)|NameResolution|getaddrinfo|Max retries|"
+        + r"Timeout|timed out|ProxyError|SSLError|IncompleteRead",
         "连不上安装源：请检查网络或代理，或用 --index-url 换一个镜像；再启动一次会接着装。",
         True,
     ),
     (
         r"No matching distribution|Could not find a version",
-        "安装源里没有合适的包：可能是 Python 太新，也可以用 --index-url 换一个源。",
+        "安装源里找不到合适的包：请检查网络；也可能 Python 太新；可用 --index-url 换源。",
         True,
     ),
     (r"Errno 2\b|WinError [23]\b", "找不到文件。", True),
@@ -207,14 +209,16 @@ def has_all(wanted: list) -> bool:
 
 def find_driver():
     """询问 NVIDIA 驱动，返回 (支持的 CUDA 版本, 显卡的计算能力)；没有可用的驱动时返回 None。"""
-    tool = shutil.which("nvidia-smi")
-    shown = []
+    tool, shown = shutil.which("nvidia-smi"), []
+    if tool is None:
+        return None
     for options in ([], ["--query-gpu=compute_cap", "--format=csv,noheader"]):
         try:
-            reply = subprocess.run([tool, *options], stdout=subprocess.PIPE, timeout=20, check=False)
-        except (OSError, TypeError, subprocess.TimeoutExpired):  # TypeError：没有这个程序
+            # 驱动坏了时它的退出码不是 0，但这里只看输出，所以 check=False
+            done = subprocess.run([tool, *options], capture_output=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
             return None
-        shown.append(reply.stdout.decode("utf-8", "replace"))
+        shown.append(done.stdout.decode("utf-8", "replace"))
     cuda = re.search(r"CUDA(?: UMD)? Version\s*:\s*(\d+)\.(\d+)", shown[0])
     if not cuda:
         return None
@@ -240,8 +244,7 @@ def answers(url: str, seconds: float) -> bool:
 
     def probe():
         with contextlib.suppress(Exception):  # 不管哪里出错，都算没有应答
-            with urllib.request.urlopen(url, timeout=seconds) as reply:
-                result.append(reply.read(1))
+            result.append(urllib.request.urlopen(url, timeout=seconds).read(1))
 
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
@@ -251,7 +254,7 @@ def answers(url: str, seconds: float) -> bool:
 
 def choose_index():
     """选出 PyTorch 的安装源并试着连接；不应答就说一行话，改用默认源（None）。"""
-    index = pick_index(sys.platform, find_driver())
+    index = pick_index(PLATFORM, find_driver())
     if index and not answers(index + "/torch/", PROBE_SECONDS):
         say(f"PyTorch 的安装源 {index} 在 {PROBE_SECONDS} 秒内没有应答，改用默认源。")
         return None
@@ -278,7 +281,7 @@ def runs(python) -> bool:
 
 def check_space(venv: Path, gigabytes: int) -> None:
     """磁盘放不下就停；上次已经装好的部分不再计算。"""
-    free = shutil.disk_usage(next(p for p in (venv, *venv.parents) if p.exists())).free
+    free = shutil.disk_usage(venv).free
     here = sum(file.lstat().st_size for file in venv.rglob("*") if file.is_file())
     if free + here < gigabytes * 1e9:
         detail = f"（需要约 {gigabytes} GB，{venv} 所在的磁盘只剩 {free / 1e9:.1f} GB）"
@@ -294,14 +297,17 @@ def venv_cure(text: str) -> str:
     return explain(text)[0]
 
 
+def claim(venv: Path) -> None:
+    """占用环境的文件夹：先写一个「没装完」的标记，中断后才知道这里可以修补或重建。"""
+    ours = (venv / STAMP).is_file() or (venv / "pyvenv.cfg").is_file()
+    if venv.exists() and not ours and (not venv.is_dir() or any(venv.iterdir())):
+        raise Failure(f"{venv} 里已有别的文件，不能用来建立环境：请换一个位置。")
+    venv.mkdir(parents=True, exist_ok=True)
+    (venv / STAMP).write_text("installing\n", "utf-8")
+
+
 def make_venv(venv: Path, python: Path) -> None:
     """建立环境；已有的只修补，解释器不能运行时才重建。"""
-    stamp = venv / STAMP
-    if venv.exists() and not stamp.is_file() and not (venv / "pyvenv.cfg").is_file():
-        if not venv.is_dir() or any(venv.iterdir()):
-            raise Failure(f"{venv} 里已有别的文件，不能用来建立环境：请换一个位置。")
-    venv.mkdir(parents=True, exist_ok=True)
-    stamp.write_text("installing\n", "utf-8")  # 先认领，半途中断后才知道这里可以重建
     if not runs(python):
         for part in (venv / name for name in VENV_PARTS):  # 只删环境自己的东西
             if part.is_dir() and not part.is_symlink():
@@ -360,6 +366,7 @@ def course_python(index_url=None):
     if stamp.is_file() and stamp.read_text("utf-8").strip() == digest and runs(python):
         return python
     say(f"正在把课程需要的包装进 {venv}，只做一次；如果中断，再启动会接着装。")
+    claim(venv)
     index = None if index_url else choose_index()
     check_space(venv, CUDA_GB if index and "/cu" in index else CPU_GB)
     make_venv(venv, python)
