@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 CELL_TIMEOUT = 1800  # 秒；最长的训练也远远用不到
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(/(?:home|root|Users|tmp|var|usr|opt|work)/|[A-Za-z]:\\)\S*")
+ABSOLUTE_PATH = re.compile(
+    r"(?<![\w/.:])(/(?:home|root|Users|tmp|var|usr|opt|work)/|[A-Za-z]:\\)\S*"
+)
 # 在内核里运行、但不写进笔记本的一小段：问清楚内存峰值和运行的来历
 QUESTION = """
 import json as _json, sys as _sys
@@ -110,7 +112,8 @@ def run_one(path: Path, root: Path, bar: tqdm) -> tuple[Result, dict]:
     )
     number, cell = 0, codes[0]
     try:
-        with client.setup_kernel(env={**os.environ, "COURSE_ROOT": str(root)}, cwd=str(path.parent)):
+        environment = {**os.environ, "COURSE_ROOT": str(root)}
+        with client.setup_kernel(env=environment, cwd=str(path.parent)):
             start = time.perf_counter()
             for index, cell in enumerate(nb.cells):
                 if cell.cell_type != "code":

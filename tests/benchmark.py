@@ -19,8 +19,9 @@ from torchvision import datasets, transforms
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import common  # noqa: E402  先把课程根目录放进 sys.path
-from notebooks import load_scratch  # noqa: E402
+from notebooks import load_scratch  # noqa: E402  先把课程根目录放进 sys.path
+
+import common  # noqa: E402
 
 BATCH_SIZE = 256
 
@@ -79,7 +80,8 @@ def main() -> int:
                 lambda: run(in_memory(), build()),  # noqa: B023
                 baseline=slow, repeat=5,
             )
-            print(f"{name}：DataLoader {slow}，内存小批量 {fast}，快 {fast.ratio:.0f} 倍（目标 ≥ {goal}）")
+            print(f"{name}：DataLoader {slow}，内存小批量 {fast}，"
+                  f"快 {fast.ratio:.0f} 倍（目标 ≥ {goal}）")
             results.append(fast.ratio >= goal)
     return 0 if all(results) else 1
 

@@ -234,7 +234,7 @@ def my_linear(x, weight, bias):
 
 
 def inputs(dtype=torch.float32):
-    return torch.randn(4, 3, dtype=dtype), torch.randn(2, 3, dtype=dtype), torch.randn(2, dtype=dtype)
+    return tuple(torch.randn(shape, dtype=dtype) for shape in ((4, 3), (2, 3), (2,)))
 
 
 def test_equal_functions_pass_with_their_gradients(capsys):
@@ -287,7 +287,8 @@ def test_differences_are_explained(mine, reason):
 def test_the_worst_place_is_named():
     a = torch.zeros(2, 3)
     a[1, 2] = 0.5
-    with pytest.raises(AssertionError, match=r"1/6 个数不同，相差最大的在 \[1, 2\]：应为 0，得到 0.5"):
+    where = r"1/6 个数不同，相差最大的在 \[1, 2\]：应为 0，得到 0.5"
+    with pytest.raises(AssertionError, match=where):
         common.check_equal(a, torch.zeros(2, 3), name="zeros")
 
 
