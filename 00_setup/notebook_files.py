@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-ADDRESS = re.compile(r'^REPOSITORY = "[^"\n]*"', re.MULTILINE)
+ADDRESS = re.compile(r'^REPOSITORY = "([^"\n]*)"', re.MULTILINE)
 
 
 def all_notebooks(root: Path = ROOT) -> list[Path]:
@@ -24,14 +24,14 @@ def load(path: Path) -> dict:
     """
     try:
         nb = json.loads(path.read_text(encoding="utf-8"))
-        _ = nb["cells"], nb["metadata"]
-    except (ValueError, KeyError, TypeError) as error:
+        _ = nb["metadata"], code_cells(nb)[0]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{path.name} 不是完整的笔记本文件：{error}") from error
     return nb
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """先写到旁边的临时文件，再一次换上去：中途断电也不会留下半个文件。"""
+    """先写到旁边的临时文件，再一次换上去：中途退出也不会留下半个文件。"""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -72,7 +72,7 @@ def title(nb: dict) -> str:
 def card_row(nb: dict, name: str) -> str:
     """开头的卡片（第二格的表格）里名为 name 的一行；没有则返回空字符串。"""
     for line in source(nb["cells"][1]).splitlines():
-        parts = [part.strip() for part in line.strip().strip("|").split("|")]
+        parts = [part.strip() for part in re.split(r"(?<!\\)\|", line.strip())][1:-1]
         if len(parts) == 2 and parts[0] == name:
             return parts[1]
     return ""
@@ -88,7 +88,7 @@ def setup_cell(root: Path = ROOT) -> str:
 
 def repository(root: Path = ROOT) -> str:
     """课程发布后的地址；还没有发布时是空字符串。"""
-    match = re.search(r'^REPOSITORY = "([^"\n]*)"', setup_cell(root), re.MULTILINE)
+    match = ADDRESS.search(setup_cell(root))
     return match.group(1) if match else ""
 
 
@@ -96,16 +96,19 @@ def stamp(root: Path, url: str) -> None:
     """把仓库地址写进 setup_cell.py，再写进每个笔记本的第一格和 README。可以反复执行。
 
     异常:
-        ValueError: 不是 http 或 https 地址。
+        ValueError: 不是 http 或 https 地址，或有的文件不完整；这时什么都不改。
     """
     url = url.strip().rstrip("/")
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or re.search(r"[\s\"'\\]", url):
+    unsafe = re.search(r"[\s\"'\\`<>()]", url) or "@" in parts.netloc  # 地址里不能带密码
+    if parts.scheme not in ("http", "https") or not parts.hostname or unsafe:
         raise ValueError(f"{url!r} 不是可以使用的 http(s) 地址。")
-    text = ADDRESS.sub(lambda _: f'REPOSITORY = "{url}"', setup_cell(root))
+    text, count = ADDRESS.subn(lambda _: f'REPOSITORY = "{url}"', setup_cell(root))
+    if count != 1:
+        raise ValueError("setup_cell.py 里应当正好有一行 REPOSITORY。")
+    notebooks = {path: load(path) for path in all_notebooks(root)}  # 先全部读懂，再开始写
     write_atomically(root / "00_setup" / "setup_cell.py", text + "\n")
-    for path in all_notebooks(root):
-        nb = load(path)
+    for path, nb in notebooks.items():
         code_cells(nb)[0]["source"] = text.splitlines(keepends=True)
         save(path, nb)
     update_readme(root)
@@ -114,34 +117,40 @@ def stamp(root: Path, url: str) -> None:
 # ---- README ----
 
 
-def _colab_link(root: Path, path: Path) -> str:
+def _colab(root: Path) -> str:
+    """在 Colab 里打开本仓库的网址；地址不在 GitHub 上时是空字符串。"""
     parts = urlsplit(repository(root))
-    if parts.netloc.lower() != "github.com":
+    if parts.hostname not in ("github.com", "www.github.com"):
         return ""
     name = parts.path.removesuffix(".git")
-    inside = quote(path.relative_to(root).as_posix())
-    return f"[打开](https://colab.research.google.com/github{name}/blob/main/{inside})"
+    return f"https://colab.research.google.com/github{name}/blob/main/"
+
+
+def _chapter_title(chapter: Path) -> str:
+    readme = chapter / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
+    return f"[{heading.group(1).strip()}]({chapter.name}/README.md)" if heading else chapter.name
 
 
 def readme_table(root: Path = ROOT) -> str:
     """README 里的笔记本表格，数字来自每个笔记本保存的来历。"""
-    colab = "github.com" in repository(root).lower()
+    colab = _colab(root)
     lines, chapter = [], None
     for path in all_notebooks(root):
         if path.parent != chapter:
             chapter = path.parent
-            readme = (chapter / "README.md").read_text(encoding="utf-8")
-            heading = readme.splitlines()[0].lstrip("# ").strip()
-            lines += ["", f"### [{heading}]({chapter.name}/README.md)", ""]
+            lines += ["", f"### {_chapter_title(chapter)}", ""]
             lines.append("| 笔记本 | 动手构建 | CPU 用时 | 内存 |" + (" Colab |" if colab else ""))
             lines.append("|---|---|---|---|" + ("---|" if colab else ""))
         nb = load(path)
         run = nb["metadata"].get("course", {})
-        seconds = f"{run['seconds']:.0f} 秒" if "seconds" in run else "—"
+        seconds = f"{max(1, round(run['seconds']))} 秒" if "seconds" in run else "—"
         memory = f"{run['peak_memory_mb']:.0f} MB" if "peak_memory_mb" in run else "—"
-        link = f"[{title(nb)}]({path.relative_to(root).as_posix()})"
+        inside = quote(path.relative_to(root).as_posix())
+        link = f"[{title(nb)}]({inside})"
         row = f"| {link} | {card_row(nb, '动手构建')} | {seconds} | {memory} |"
-        lines.append(row + (f" {_colab_link(root, path)} |" if colab else ""))
+        lines.append(row + (f" [打开]({colab}{inside}) |" if colab else ""))
     return "\n".join(lines[1:])
 
 

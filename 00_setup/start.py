@@ -488,7 +488,7 @@ def main(arguments: list) -> int:
     except OSError as error:
         text, status = explain(str(error))[0], 1
     except ValueError as error:  # 例如坏的笔记本，或文件不是 UTF-8
-        text, status = f"文件内容有问题：{error}", 1
+        text, status = f"内容有问题：{error}", 1
     except KeyboardInterrupt:
         text, status = "已中断；再启动一次会接着做。", 130
     say("✗ " + text.replace("\n", " "), sys.stderr)

@@ -71,7 +71,7 @@ def exercises(path: Path) -> list[Exercise]:
         after = source(cells[i + 1]) if i + 1 < len(cells) else ""
         fences = re.findall(r"```python\n(.*?)```", after, re.DOTALL)
         if "### " not in before or "<details>" not in after or len(fences) != 1:
-            raise ValueError(f"{path.name}：第 {i} 格的练习应夹在题目和参考答案之间，答案只有一段代码。")
+            raise ValueError(f"{path.name}：第 {i} 格的练习要夹在题目和答案之间，答案是一段代码。")
         heading = re.findall(r"^### (.+)$", before, re.MULTILINE)[-1]
         found.append(Exercise(heading, source(cell), fences[0]))
     return found

@@ -30,7 +30,8 @@ from pathlib import Path
 folder = Path(os.environ["FAKE_FOLDER"])
 seen = {"name": NAME, "args": sys.argv[1:], "prefix": sys.prefix, "cwd": os.getcwd(),
         "time": time.time(), "root": os.environ.get("COURSE_ROOT"),
-        "utf8": os.environ.get("PYTHONUTF8")}
+        "utf8": os.environ.get("PYTHONUTF8"),
+        "own_kernel": os.environ.get("JUPYTER_PREFER_ENV_PATH")}
 def record():
     with open(folder / (NAME + ".jsonl"), "a", encoding="utf-8") as file:
         file.write(json.dumps(seen) + "\\n")
@@ -225,7 +226,7 @@ def test_old_python_can_read_the_file():
         ("2.6.0b2", "2.6.0rc1"),
         ("2.6.0rc1", "2.6.0rc2"),
         ("2.9.1", "2.10"),
-        ("2.6", "2.6.0.post1"),
+        ("2.6", "2.6.0.post0"),
         ("2.6.0+cpu", "2.6.1"),
         ("unknown", "0.1"),
     ],
@@ -279,7 +280,7 @@ def test_requirements_missing(course, capfd):
 def test_requirements_not_utf8(course, capfd):
     (course.root / "requirements.txt").write_bytes("# 说明".encode("gbk"))
     assert course.start.main([]) == 1
-    one_line(capfd, "文件内容有问题")
+    one_line(capfd, "内容有问题")
 
 
 # ---- 驱动和安装源 ----
@@ -573,6 +574,9 @@ def test_pip_failure_is_one_line(course, capfd, stderr, word):
         ("ERROR: Could not install: [Errno 28] No space left on device\n", "磁盘空间不足"),
         ("ERROR: [Errno 13] Permission denied: '/x'\nCheck the permissions.\n", "权限"),
         ("ERROR: [WinError 5] Access is denied\n", "权限"),
+        ("ERROR: [Errno 28] 设备上没有空间\n", "磁盘空间不足"),  # pip 会说系统的语言
+        ("ERROR: [Errno 13] 权限不够: '/x'\n", "没有权限"),
+        ("ERROR: [WinError 32] 另一个程序正在使用此文件\n", "没有权限"),
     ],
 )
 def test_full_or_forbidden_disk_does_not_try_another_index(course, capfd, stderr, word):
@@ -690,6 +694,15 @@ def test_broken_interpreter_is_rebuilt(course):
     assert len(course.calls()) == 2 and note.exists()
 
 
+@POSIX
+def test_dangling_link_is_rebuilt(course):
+    course.make_ready()
+    shutil.rmtree(course.venv / "bin")
+    (course.venv / "bin").symlink_to("gone")
+    assert course.start.main(["test"]) == 0
+    assert course.python.exists()
+
+
 def test_missing_pip_is_repaired(course):
     (course.fakes / "no_pip").touch()
     assert course.start.main(["test"]) == 0
@@ -764,7 +777,7 @@ def test_lab(course, monkeypatch, arguments, passed):
     (call,) = course.calls("jupyterlab")
     assert call["args"] == [f"--ServerApp.root_dir={course.root}", *passed]
     assert Path(call["cwd"]) == Path(call["root"]) == course.root
-    assert call["utf8"] == "1"
+    assert call["utf8"] == call["own_kernel"] == "1"
     assert Path(call["prefix"]).resolve() == course.venv.resolve()
 
 
@@ -923,3 +936,26 @@ def test_terminate_takes_the_child_along(course):
 def test_killed_child_gives_a_shell_status(start):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert start.call([sys.executable, "-c", code])[0] == 128 + signal.SIGKILL
+
+
+def test_child_that_ignores_the_interrupt_is_killed(start, monkeypatch):
+    events = []
+
+    class Stubborn:
+        def __init__(self, *arguments, **options):
+            self.answers = [KeyboardInterrupt(), subprocess.TimeoutExpired("x", 10), ("", "")]
+
+        def communicate(self, timeout=None):
+            events.append(timeout)
+            answer = self.answers.pop(0)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        def kill(self):
+            events.append("kill")
+
+    monkeypatch.setattr(subprocess, "Popen", Stubborn)
+    with pytest.raises(KeyboardInterrupt):
+        start.call(["x"])
+    assert events == [None, 10, "kill", 10]
