@@ -1,22 +1,33 @@
 """体检：逐项检查环境，每个问题都给出解决办法。课程跑不了时退出码为 1。
 
 由 start.py doctor 调用；即使什么都没有装，也要能说清楚缺什么。
+用到 PyTorch 的检查放在另一个进程里：它即使崩溃，也只是一行说明。
 """
 
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
 import importlib.util
+import io
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OK, WARNING, PROBLEM = "✓", "!", "✗"
+MARK = "DOCTOR:"  # 子进程的答案以它开头
+TORCH_SECONDS = 300  # 第一次导入 PyTorch、第一次启动显卡都可能很慢
 REINSTALL = "运行 python 00_setup/start.py，它会装好缺少的包"
+REBUILD = "删除 .venv 文件夹，再运行 python 00_setup/start.py 重新安装"
 Line = tuple[str, str, str]  # （记号, 说明, 解决办法）
 
 
@@ -88,50 +99,80 @@ def check_device() -> list[Line]:
     """能用的最快设备，以及显卡为什么没有用上。"""
     import torch
 
+    sys.path.insert(0, str(ROOT))
     import common
 
-    device = common.get_device()
+    reason = io.StringIO()  # 显卡不能用时，get_device 会打印原因
+    with contextlib.redirect_stdout(reason):
+        device = common.get_device()
     x = torch.linspace(-1, 1, 64 * 64).reshape(64, 64)
     error = ((x.to(device) @ x.to(device)).cpu() - x @ x).abs().max().item()
-    if error > 1e-2:
+    if not error <= 1e-2:  # 也包括 nan
         return [(PROBLEM, f"设备 {device} 的矩阵乘法误差 {error:.1e} 太大",
                  "设置环境变量 COURSE_DEVICE=cpu，改用 CPU")]
     lines = [(OK, f"设备 {device}：矩阵乘法结果正确", "")]
-    card = nvidia_driver()
-    if card and device.type == "cpu" and os.environ.get("COURSE_DEVICE") != "cpu":
+    if reason.getvalue():
+        lines.append((WARNING, reason.getvalue().strip().rstrip("。"), REBUILD))
+    elif device.type == "cpu" and not os.environ.get("COURSE_DEVICE") and (card := nvidia_driver()):
         cpu_wheel = torch.version.cuda is None
-        why = "安装的是 CPU 版 PyTorch" if cpu_wheel else "显卡与 PyTorch 的版本不合"
-        lines.append((WARNING, f"有显卡 {card}，但没有用上：{why}",
-                      "删除 .venv 文件夹，再运行 python 00_setup/start.py 重新安装"))
+        why = "安装的是 CPU 版 PyTorch" if cpu_wheel else "驱动比 PyTorch 要求的旧，请更新驱动"
+        lines.append((WARNING, f"有显卡 {card}，但没有用上：{why}", REBUILD))
     return lines
+
+
+def free_memory() -> float | None:
+    """空闲内存（GB）；问不到时返回 None。"""
+    try:
+        import psutil
+
+        return psutil.virtual_memory().available / 2**30
+    except ImportError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    except (AttributeError, ValueError, OSError):  # Windows 没有 sysconf，macOS 没有这一项
+        return None
 
 
 def check_memory() -> list[Line]:
     """空闲的内存和磁盘。"""
-    import psutil
-
-    memory = psutil.virtual_memory().available / 2**30
-    disk = shutil.disk_usage(ROOT).free / 2**30
-    lines = [(OK, f"空闲内存 {memory:.1f} GB，空闲磁盘 {disk:.1f} GB", "")]
-    if memory < 2:
-        lines = [(WARNING, f"空闲内存只有 {memory:.1f} GB", "关掉不用的程序，课程需要约 2 GB")]
+    memory, disk = free_memory(), shutil.disk_usage(ROOT).free / 2**30
+    shown = f"{memory:.1f} GB" if memory is not None else "未知"
+    lines = [(OK, f"空闲内存 {shown}，空闲磁盘 {disk:.1f} GB", "")]
+    if memory is not None and memory < 2:
+        lines.append((WARNING, f"空闲内存只有 {shown}", "关掉不用的程序，课程需要约 2 GB"))
     if disk < 1:
         lines.append((WARNING, f"磁盘只剩 {disk:.1f} GB", "清理磁盘，数据集需要几百 MB"))
     return lines
 
 
+def check_path() -> list[Line]:
+    """课程文件夹的位置：文件齐全、可以写入、Windows 上路径不太长。"""
+    wanted = ("00_setup/setup_cell.py", "common/__init__.py", "requirements.txt")
+    missing = [name for name in wanted if not (ROOT / name).is_file()]
+    if missing:
+        return [(PROBLEM, f"课程文件夹里缺少 {'、'.join(missing)}", "重新下载整个课程")]
+    lines = [(OK, f"课程文件夹 {ROOT}", "")]
+    try:
+        tempfile.TemporaryFile(dir=ROOT).close()
+    except OSError:
+        lines.append((WARNING, f"{ROOT} 不能写入，保存不了笔记本和数据",
+                      "把课程移到自己的文件夹里，例如桌面"))
+    if os.name == "nt" and len(str(ROOT)) > 100:
+        lines.append((WARNING, "课程的路径太长，安装时可能超过 Windows 的限制",
+                      "把课程移到短一些的位置，例如 D:\\course"))
+    return lines
+
+
 def check_common() -> list[Line]:
     """import common 找到的是不是本课程的那一个。"""
-    sys.path.insert(0, str(ROOT))
-    spec = importlib.util.find_spec("common")
-    if spec is None or Path(spec.origin or "").resolve().parent != ROOT / "common":
-        return [(PROBLEM, "import common 找到的不是本课程的 common",
-                 f"运行 {Path(sys.executable).name} -m pip uninstall common，再重启内核")]
-    try:
-        metadata.version("common")
-    except metadata.PackageNotFoundError:
-        return [(OK, "课程的 common 可以导入", "")]
-    return [(WARNING, "环境里另有一个叫 common 的包", "最好卸载它：pip uninstall common")]
+    elsewhere = [p for p in sys.path if Path(p or ".").resolve() not in (ROOT, ROOT / "00_setup")]
+    foreign = importlib.machinery.PathFinder.find_spec("common", elsewhere)
+    if foreign is None:
+        return [(OK, "没有同名的 common 包", "")]
+    where = foreign.origin or list(foreign.submodule_search_locations or ["?"])[0]
+    return [(WARNING, f"另有一个叫 common 的包：{where}",
+             "最好用 pip uninstall common 卸载它，或从 PYTHONPATH 里去掉")]
 
 
 def check_kernel() -> list[Line]:
@@ -143,6 +184,7 @@ def check_kernel() -> list[Line]:
 
 def check_data() -> list[Line]:
     """数据集是否在本机。缺数据不影响运行。"""
+    sys.path.insert(0, str(ROOT))
     from common.data import status
 
     return [(OK if complete else WARNING, f"数据 {name}：{where}",
@@ -150,43 +192,81 @@ def check_data() -> list[Line]:
             for name, where, complete in status()]
 
 
-CHECKS: tuple[tuple[Callable[[], list[Line]], str, str], ...] = (
+Checks = tuple[tuple[Callable[[], list[Line]], str, str], ...]  # （检查, 名称, 出错时的办法）
+BASIC_CHECKS: Checks = (
     (check_python, "Python", "安装 Python 3.10 或更新的版本"),
+    (check_path, "课程文件夹", "重新下载整个课程"),
+    (check_memory, "内存和磁盘", "关掉不用的程序再试"),
     (check_packages, "安装的包", REINSTALL),
     (check_kernel, "Jupyter 内核", REINSTALL),
-    (check_common, "课程的 common", "重新下载整个课程"),
-    (check_torch_pair, "torch 与 torchvision 的配对", "删除 .venv 文件夹，再" + REINSTALL),
-    (check_device, "设备", "设置环境变量 COURSE_DEVICE=cpu 再试；仍不行就删除 .venv 重新安装"),
-    (check_memory, "内存和磁盘", REINSTALL),
+    (check_common, "同名的 common 包", "重新下载整个课程"),
+)
+TORCH_CHECKS: Checks = (
+    (check_torch_pair, "torch 与 torchvision 的配对", REBUILD),
+    (check_device, "设备", "设置环境变量 COURSE_DEVICE=cpu 再试；仍不行就" + REBUILD),
     (check_data, "数据", "看 data/README.md"),
 )
 
 
+def run_check(check: Callable[[], list[Line]], subject: str, cure: str) -> list[Line]:
+    """做一项检查；检查本身出错也只是一行说明。"""
+    try:
+        return check()
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return [(PROBLEM, f"{subject}：{reason}", cure)]
+
+
+def run_torch_checks() -> list[Line]:
+    """在另一个进程里依次做用到 PyTorch 的检查。"""
+    command = [sys.executable, str(Path(__file__).resolve()), "--torch"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              encoding="utf-8", errors="replace", timeout=TORCH_SECONDS,
+                              check=False)
+        output, ending = done.stdout, f"进程中途崩溃，退出码 {done.returncode}"
+    except subprocess.TimeoutExpired as error:
+        output, ending = error.stdout or b"", f"等了 {TORCH_SECONDS} 秒没有结果"
+        output = output if isinstance(output, str) else output.decode("utf-8", "replace")
+    # 每项检查一行；库自己打印的文字不是我们的
+    answers = [line[len(MARK):] for line in output.splitlines() if line.startswith(MARK)]
+    lines = [tuple(line) for answer in answers for line in json.loads(answer)]
+    if len(answers) < len(TORCH_CHECKS):
+        _, subject, cure = TORCH_CHECKS[len(answers)]
+        lines.append((PROBLEM, f"{subject}：{ending}", cure))
+    return lines
+
+
+def print_torch_checks() -> None:
+    """子进程做的事：每完成一项检查，就打印一行 JSON。"""
+    for check, subject, cure in TORCH_CHECKS:
+        print("\n" + MARK + json.dumps(run_check(check, subject, cure)), flush=True)
+
+
 def examine() -> list[Line]:
-    """运行每一项检查；检查本身出错也只是一行说明。"""
+    """全部检查的结果。没有 torch 时，后面的检查只会重复同一个原因，就不做了。"""
     lines = []
-    for check, subject, cure in CHECKS:
-        try:
-            lines += check()
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            lines.append((PROBLEM, f"{subject}：{reason}", cure))
-        if check is check_kernel and any(mark == PROBLEM for mark, _, _ in lines):
-            break  # 缺包时，后面的检查只会重复同一个原因
+    for check, subject, cure in BASIC_CHECKS:
+        lines += run_check(check, subject, cure)
+    if all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+        lines += run_torch_checks()
     return lines
 
 
 def main() -> int:
     """打印全部结果，返回退出码。"""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="replace")
     lines = examine()
     for mark, text, cure in lines:
-        print(f"{mark} {text}" + (f"\n    解决：{cure}。" if cure else ""), flush=True)
+        print(f"{mark} {text}" + (f"\n    解决：{cure}。" if cure else ""))
     broken = sum(mark == PROBLEM for mark, _, _ in lines)
     print(f"\n有 {broken} 个问题，课程还不能运行。" if broken else "\n可以开始学习了。")
     return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace")
+    if sys.argv[1:] == ["--torch"]:
+        print_torch_checks()
+    else:
+        sys.exit(main())

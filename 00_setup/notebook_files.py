@@ -172,4 +172,5 @@ def readme_text(root: Path = ROOT) -> str:
 
 def update_readme(root: Path = ROOT) -> None:
     """让 README 里的表格与笔记本一致。"""
-    write_atomically(root / "README.md", readme_text(root))
+    if (root / "README.md").is_file():
+        write_atomically(root / "README.md", readme_text(root))
