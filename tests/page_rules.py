@@ -44,7 +44,9 @@ def _around(text: str, match: re.Match) -> str:
 def punctuation(text: str) -> list[str]:
     """中文句子里要用全角标点。"""
     text = prose(text)
-    half = re.compile(rf"{HAN} ?[,;:]|[,;:] ?{HAN}|{HAN}[?!()\"]|[?!()\"]{HAN}|{HAN}\.(?!\w)|\.{HAN}")
+    half = re.compile(
+        rf"{HAN} ?[,;:]|[,;:] ?{HAN}|{HAN}[?!()\"]|[?!()\"]{HAN}|{HAN}\.(?!\w)|\.{HAN}"
+    )
     return [f"中文里要用全角标点：{_around(text, m)}" for m in half.finditer(text)]
 
 
@@ -52,7 +54,8 @@ def spacing(text: str) -> list[str]:
     """中文与英文、数字、行内代码、行内公式之间要有空格。"""
     text = prose(text)
     tight = re.compile(rf"{HAN}{LATIN}|{LATIN}{HAN}")
-    return [f"中文与英文、数字、代码、公式之间要有空格：{_around(text, m)}" for m in tight.finditer(text)]
+    found = tight.finditer(text)
+    return [f"中文与英文、数字、代码、公式之间要有空格：{_around(text, m)}" for m in found]
 
 
 def formulas(text: str) -> list[str]:

@@ -14,7 +14,10 @@ from contract import CONTRACT
 from IPython.core.inputtransformer2 import TransformerManager
 from notebook_files import ROOT, card_row, code_cells, code_hash, load, setup_cell, source
 
-THIRD_PARTY = {"torch", "torchvision", "numpy", "matplotlib", "pandas", "tqdm", "tensorboard", "common"}
+ALLOWED = {
+    "torch", "torchvision", "numpy", "matplotlib", "pandas", "tqdm", "tensorboard", "common",
+    *sys.stdlib_module_names,
+}
 TAGS = {"setup", "scratch", "exercise", "nbval-check-output", "raises-exception"}
 PROVENANCE = {"code_sha256", "torch", "device", "profile", "data", "seconds", "peak_memory_mb"}
 CARD = ("学习目标", "先修", "阅读与运行时间", "数据", "动手构建")
@@ -151,23 +154,23 @@ def allowed_imports(path: Path, nb: dict) -> list[str]:
             top = name.partition(".")[0]
             if top == "IPython" and name.startswith("IPython.display"):
                 continue
-            if top not in THIRD_PARTY and top not in sys.stdlib_module_names:
+            if top not in ALLOWED:
                 problems.append(f"{where}：不能导入 {name}")
             elif top == "common" and name != "common":
-                inside = name.split(".")
-                if isinstance(node, ast.Import) or len(inside) != 2 or inside[1] not in public_names():
+                inside = name.removeprefix("common.")
+                if isinstance(node, ast.Import) or inside not in public_names():
                     problems.append(f"{where}：{name} 不是 common 对外的名字")
     for where, node in walk(nb, ast.Attribute):
         if dotted(node.value) == "common" and node.attr not in public_names():
             problems.append(f"{where}：common 没有对外的名字 {node.attr}")
     for where, node in walk(nb, ast.Call):
-        magic = node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value
-        if dotted(node.func).endswith("run_line_magic") and magic in ("run", "pip", "conda", "load"):
-            problems.append(f"{where}：不要用 %{magic}")
-        if dotted(node.func).endswith(("getoutput", ".system")):
+        name = dotted(node.func)
+        texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        if name.endswith("run_line_magic") and texts[0] in ("run", "pip", "conda", "load"):
+            problems.append(f"{where}：不要用 %{texts[0]}")
+        if name.endswith(("getoutput", ".system")):
             problems.append(f"{where}：不要用 ! 运行命令")
-        names = [a.value for a in node.args if isinstance(a, ast.Constant)]
-        if any(isinstance(a, str) and a.endswith(".ipynb") for a in names):
+        if any(isinstance(text, str) and text.endswith(".ipynb") for text in texts):
             problems.append(f"{where}：笔记本之间不能互相运行或读取")
     return problems
 
@@ -178,8 +181,9 @@ def allowed_imports(path: Path, nb: dict) -> list[str]:
 def _text(output: dict) -> str:
     """输出里的文字部分；图片不算，免得 base64 里碰巧有像路径的字。"""
     parts = [output.get("text", ""), output.get("evalue", ""), output.get("traceback", [])]
-    data = output.get("data", {})
-    parts += [value for kind, value in data.items() if not kind.startswith("image/") or "svg" in kind]
+    for kind, value in output.get("data", {}).items():
+        if not kind.startswith("image/") or "svg" in kind:
+            parts.append(value)
     flat = ["".join(map(str, p)) if isinstance(p, list) else str(p) for p in parts]
     return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(flat))
 
@@ -286,7 +290,8 @@ def cell_lengths(path: Path, nb: dict) -> list[str]:
             problems.append(f"代码格 {i} 有 {len(lines)} 行，上限 25 行")
         for line in lines:
             if len(line) > 100:
-                problems.append(f"代码格 {i} 有一行长 {len(line)} 个字符，上限 100：{line.strip()[:40]}")
+                start = line.strip()[:40]
+                problems.append(f"代码格 {i} 有一行长 {len(line)} 个字符，上限 100：{start}")
     own = sorted(lengths[1:])
     if own and (p90 := own[math.ceil(0.9 * len(own)) - 1]) > 20:
         problems.append(f"代码格行数的 90% 分位数是 {p90}，上限 20")
@@ -299,7 +304,8 @@ def cell_lengths(path: Path, nb: dict) -> list[str]:
 def metadata(path: Path, nb: dict) -> list[str]:
     """内核是 python3；没有版本、时间之类每次都变的东西。"""
     meta, problems = nb["metadata"], []
-    if meta.get("kernelspec") != {"display_name": "Python 3", "language": "python", "name": "python3"}:
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    if meta.get("kernelspec") != kernel:
         problems.append("kernelspec 应是 python3，显示名 Python 3")
     if meta.get("language_info") != {"name": "python"}:
         problems.append("language_info 里只写 name，不写版本")
@@ -342,7 +348,8 @@ def _opens_text(call: ast.Call) -> bool:
     by_name = name in ("open", "io.open", "builtins.open")
     if not by_name and attribute != "open":
         return False
-    binary = name.split(".")[0] in ("gzip", "bz2", "lzma", "zipfile", "tarfile", "Image", "PIL", "os")
+    top = name.split(".")[0]
+    binary = top in ("gzip", "bz2", "lzma", "zipfile", "tarfile", "Image", "PIL", "os")
     position = 0 if attribute == "open" and not by_name and not binary else 1
     if len(call.args) > position + 2:  # open(file, mode, buffering, encoding)
         return False
@@ -363,7 +370,7 @@ def forbidden_calls(path: Path, nb: dict) -> list[str]:
         if workers is not None and not lesson and not (
             isinstance(workers, ast.Constant) and workers.value == 0
         ):
-            problems.append(f"{where}：num_workers 要是 0，多进程在 Windows 和 macOS 的笔记本里会卡住")
+            problems.append(f"{where}：num_workers 要是 0，多进程在 Windows 和 macOS 上会卡住")
         if keyword(call, "pretrained") is not None:
             problems.append(f"{where}：pretrained= 已经废除，请用 weights=")
         if name == "torch.load" and not is_constant(keyword(call, "weights_only"), True):
@@ -448,14 +455,17 @@ def glossary(path: Path, nb: dict) -> list[str]:
 
 
 def formulas(path: Path, nb: dict) -> list[str]:
+    """$ 要成对，align 等环境要放在 $$ 里。"""
     return each_markdown(nb, md.formulas)
 
 
 def punctuation(path: Path, nb: dict) -> list[str]:
+    """中文句子里用全角标点。"""
     return each_markdown(nb, md.punctuation)
 
 
 def spacing(path: Path, nb: dict) -> list[str]:
+    """中文与英文、数字、代码、公式之间有空格。"""
     return each_markdown(nb, md.spacing)
 
 
@@ -463,10 +473,12 @@ def spacing(path: Path, nb: dict) -> list[str]:
 
 
 def links(path: Path, nb: dict) -> list[str]:
+    """仓库内部的链接都指向存在的文件和标题。"""
     return md.links(path, markdown_text(nb))
 
 
 def heading_levels(path: Path, nb: dict) -> list[str]:
+    """正好一个一级标题，在最前面；级别逐级加深。"""
     return md.heading_levels(markdown_text(nb))
 
 
@@ -521,9 +533,9 @@ def exercise_headings(path: Path, nb: dict) -> list[str]:
     for kind in KINDS:
         if not any(f"{kind}：" in title for title in titles):
             problems.append(f"没有“{kind}”类的练习")
-    coding = sum("编程：" in title for title in titles)
-    if coding != len(tagged(nb, "exercise")):
-        problems.append(f"编程练习有 {coding} 道，标签为 exercise 的格有 {len(tagged(nb, 'exercise'))} 个")
+    coding, stubs = sum("编程：" in title for title in titles), len(tagged(nb, "exercise"))
+    if coding != stubs:
+        problems.append(f"编程练习有 {coding} 道，标签为 exercise 的格有 {stubs} 个")
     return problems
 
 
@@ -587,7 +599,8 @@ def scratch_cells(path: Path, nb: dict) -> list[str]:
             )
             text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             if not (isinstance(node, (ast.FunctionDef, ast.ClassDef)) or constant or text):
-                problems.append(f"代码格 {i} 的标签是 scratch，只能有定义：{ast.unparse(node)[:40]}")
+                code = ast.unparse(node)[:40]
+                problems.append(f"代码格 {i} 的标签是 scratch，只能有定义：{code}")
     return problems
 
 

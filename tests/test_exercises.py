@@ -47,8 +47,9 @@ def test_answer_passes(path, index, capsys):
 @pytest.mark.parametrize(("path", "index"), CASES)
 def test_wrong_answers_are_rejected(path, index):
     exercise = exercises(path)[index]
-    mutations = MUTATIONS[name_of(path)][index]
-    assert mutations, "每道练习至少要有一个错误答案"
+    lists = MUTATIONS.get(name_of(path), [])
+    mutations = lists[index] if index < len(lists) else []
+    assert mutations, "每道练习至少要在 mutations.py 里有一个错误答案"
     for old, new in mutations:
         assert old in exercise.answer, f"答案里没有 {old!r}"
         with pytest.raises(common.ExerciseError):

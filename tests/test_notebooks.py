@@ -12,7 +12,7 @@ import pytest
 from notebooks import NOTEBOOKS, ROOT, name_of
 
 NBVAL = [
-    sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env",
+    sys.executable, Path(__file__).with_name("run_nbval.py"), "--nbval-lax", "--nbval-current-env",
     "--nbval-cell-timeout=120", "--nbval-kernel-startup-timeout=180",
     "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-o", "addopts=",
 ]
@@ -89,19 +89,12 @@ def test_nbval_notices_wrong_output_and_errors(tmp_path, code, text, good):
     assert (status == 0) == good, output
 
 
-DEMONSTRATIONS = [
-    pytest.param(path, id=name_of(path)) for path in NOTEBOOKS
-    if any("raises-exception" in c["metadata"].get("tags", [])
-           for c in notebook_files.code_cells(notebook_files.load(path)))
-]
-
-
-@pytest.mark.parametrize("path", DEMONSTRATIONS)
-def test_errors_shown_on_purpose_still_raise(path):
-    """nbval 不管这种格是否真的出错，所以用课程的运行器再查一遍。"""
-    script = ROOT / "00_setup" / "run_notebooks.py"
-    status, output = run([sys.executable, script, path])
-    assert status == 0, output
+@pytest.mark.parametrize(("code", "good"), [("raise ValueError('x')", True), ("x = 1", False)])
+def test_errors_shown_on_purpose_must_still_raise(tmp_path, code, good):
+    path = small_notebook(tmp_path / "small.ipynb", code, tag="raises-exception")
+    status, output = run([*NBVAL, path], cwd=tmp_path)
+    assert (status == 0) == good, output
+    assert ("却没有出错" in output) != good
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="网络命名空间只有 Linux 才有")

@@ -60,7 +60,7 @@ y = 2x
 \\end{aligned}
 $$
 
-价格是 3 元，见 [说明](README.md#数据) 和 `double`。
+价格是 3 元，见 [说明](../00_setup/08_glossary.md#记号) 和 `double`。
 
 ### 小标题
 
@@ -222,7 +222,7 @@ REPLACED = [
     # 6.10
     ("glossary", "body", "价格", "样例的价格"),
     ("glossary", "scratch", "两倍。", "矢量的两倍。"),
-    ("formulas", "body", "价格", "价格 $ x"),
+    ("formulas", "body", "价格", "价格 $ 也"),
     ("formulas", "body", "价格", "$ x $ 是价格"),
     ("formulas", "body", "价格", "$$ 价格"),
     ("formulas", "body", "价格", "\\begin{align} x \\end{align} 价格"),
@@ -238,9 +238,9 @@ REPLACED = [
     ("spacing", "body", "和 `double`", "和`double`"),
     ("spacing", "body", "价格", "**loss**的价格"),
     # 6.11
-    ("links", "body", "README.md#数据", "missing.md"),
-    ("links", "body", "README.md#数据", "README.md#没有这个标题"),
-    ("links", "body", "README.md#数据", "../../outside.md"),
+    ("links", "body", "../00_setup/08_glossary.md#记号", "missing.md"),
+    ("links", "body", "../00_setup/08_glossary.md#记号", "../00_setup/08_glossary.md#没有这个标题"),
+    ("links", "body", "../00_setup/08_glossary.md#记号", "../../outside.md"),
     ("links", "body", "价格", "<a href='missing.md'>那里</a>"),
     ("heading_levels", "body", "### 小标题", "#### 小标题"),
     ("heading_levels", "body", "### 小标题", "# 小标题"),
@@ -338,6 +338,14 @@ def test_bad_file_breaks_exactly_its_rule(rule, change):
     nb = good()
     change(nb)
     assert set(failing(nb)) == {rule}
+
+
+@pytest.mark.parametrize("bad", ["import numpy\n", "from torch import nn\n", "!pip install x\n"])
+def test_the_setup_cell_itself_is_checked(monkeypatch, bad):
+    nb = good()
+    cell(nb, "setup")["source"] = bad + setup_cell(ROOT)
+    monkeypatch.setattr(rules, "setup_cell", lambda root: bad + setup_cell(root))
+    assert len(rules.setup_cells(PATH, finish(nb))) == 1
 
 
 def test_long_cells_are_allowed_only_now_and_then():

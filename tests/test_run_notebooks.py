@@ -222,7 +222,8 @@ def test_saved_notebook(run):
         ("f('a' * 2)", "raises-exception"),
         ("import json\njson.loads('{')", "raises-exception"),
         "",
-        "print('\\x1b[31m红\\x1b[0m')",
+        "print('\\x1b[31m红\\x1b[0m')\n"
+        "display({'text/plain': 'x'}, raw=True, metadata={'noise': 1})",
     ], "--save", "--profile", "cpu")
     assert status == 0, text
     raw = (root / A).read_text(encoding="utf-8")
@@ -245,6 +246,7 @@ def test_saved_notebook(run):
     assert stream["text"] == ["一\n", "二\n"] and value["data"] == {"text/plain": ["2"]}
     assert value["execution_count"] == 2
     assert cells[6]["outputs"][0]["text"] == ["红\n"]
+    assert cells[6]["outputs"][1]["metadata"] == {}
     own, library = ("\n".join(cells[i]["outputs"][0]["traceback"]) for i in (3, 4))
     for trace in (own, library):
         assert "File " not in trace and "\x1b" not in trace and "/" not in trace
