@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-import shutil
 import tarfile
 import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,9 +214,14 @@ def unpack(archive: Path, folder: Path) -> Path:
     """
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         inside = Path(temporary) / "content"
-        try:  # filter="data" 拒绝绝对路径、.. 和指向外面的链接；zip 由标准库去掉这些部分
-            shutil.unpack_archive(archive, inside, filter="data")
-        except (shutil.ReadError, tarfile.TarError, OSError) as error:
+        try:
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as bundle:
+                    bundle.extractall(inside)  # 标准库会去掉绝对路径和 ..
+            else:
+                with tarfile.open(archive) as bundle:
+                    bundle.extractall(inside, filter="data")  # 拒绝绝对路径、.. 和外面的链接
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
             raise ValueError(f"{archive.name} 已损坏或不安全，没有解压：{error}") from error
         os.replace(inside, folder)
     return folder

@@ -19,9 +19,9 @@ class _Draw:
 
     def __init__(self, rng: np.random.Generator, n: int):
         self.rng, self.n = rng, n
-        shift, turn = self.normal(0, 0.045), self.normal(0, 0.05)
-        scale = self.normal(1, 0.07)
-        x, y = U - shift, V - self.normal(0, 0.04)
+        shift, turn = self.normal(0, 0.06), self.normal(0, 0.06)
+        scale = self.normal(1, 0.09)
+        x, y = U - shift, V - self.normal(0, 0.05)
         bend = self.normal(0, 0.04) * np.sin(2.5 * y + self.uniform(0, 6.3))  # 布料不是刚体
         self.u = (x - turn * y + bend) / scale  # (n, 28, 28)
         self.v = (y + turn * x) / (scale * self.normal(1, 0.04))
@@ -176,8 +176,8 @@ _GARMENTS: tuple[Callable[[_Draw], np.ndarray], ...] = (
 )
 # 像真实数据一样，有些衣服很难说是哪一类：真实标签 i 的图里，有一部分是照着另一类画的
 _LOOKS_LIKE = {
-    0: ((6, 0.05), (3, 0.02)), 2: ((4, 0.05), (6, 0.03)), 3: ((0, 0.02), (4, 0.02)),
-    4: ((2, 0.05), (6, 0.03)), 5: ((7, 0.02),), 6: ((0, 0.07), (2, 0.05), (4, 0.03)),
+    0: ((6, 0.03), (3, 0.01)), 2: ((4, 0.03), (6, 0.02)), 3: ((0, 0.01), (4, 0.01)),
+    4: ((2, 0.03), (6, 0.02)), 5: ((7, 0.02),), 6: ((0, 0.05), (2, 0.03), (4, 0.02)),
     7: ((9, 0.03), (5, 0.01)), 9: ((7, 0.03),),
 }
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import page_rules
 import pytest
+from notebooks import NOTEBOOKS, name_of
 
 PAGE = page_rules.GLOSSARY
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -60,6 +61,28 @@ def test_links_resolve_and_lead_to_the_term():
             if not text.startswith(f"# {number} "):
                 missing.append(f"{first} 的编号与标题不同")
     assert missing == []
+
+
+def introductions(texts: dict[str, str], row: list[str]) -> list[str]:
+    """按次序列出写着“中文（English”的笔记本。texts 是 文件名 → 全部 Markdown。"""
+    chinese = re.escape(row[0].split("（")[0])
+    english = "|".join(re.escape(word) for word in row[1].split(", "))
+    pattern = re.compile(rf"{chinese}（(?:{english})\b", re.IGNORECASE)
+    return [name for name, text in texts.items() if pattern.search(text.replace("*", ""))]
+
+
+def test_links_lead_to_the_first_introduction():
+    texts = {name_of(path): page_rules.page_text(path) for path in NOTEBOOKS}
+    wrong = []
+    for row in ROWS:
+        if (first := introductions(texts, row)) and f"(../{first[0]})" not in row[3]:
+            wrong.append(f"“{row[0]}”最先写在 {first[0]}，术语表里却是 {row[3]}")
+    assert wrong == []
+
+
+def test_introductions_are_found():
+    texts = {"a": "叫张量。", "b": "叫**张量**（tensor）", "c": "张量（Tensor，简称）"}
+    assert introductions(texts, GOOD) == ["b", "c"]
 
 
 def test_letters_and_notation_are_there():

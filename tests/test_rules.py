@@ -9,7 +9,11 @@ from contract import CONTRACT
 from notebook_files import ROOT, code_hash, load, setup_cell, source
 from notebooks import NOTEBOOKS, name_of
 
-PAGES = sorted(p for p in ROOT.rglob("*.md") if not {".venv", ".git"} & set(p.parts))
+PAGES = sorted(ROOT.glob("*.md")) + sorted(
+    page for page in ROOT.glob("*/**/*.md")
+    if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
+    and "site-packages" not in page.parts
+)
 PATH = ROOT / "03_linear_regression" / "99_example.ipynb"
 
 # ---- 真正的笔记本和页面 ----
