@@ -31,10 +31,6 @@ def expect(condition: object, text: str) -> None:
         print(f"✓ {text}")
 
 
-def _at(index: Sequence[int]) -> str:
-    return "[" + ", ".join(str(i) for i in index) + "]" if index else "（标量）"
-
-
 def _difference(mine: object, reference: torch.Tensor, tol: float) -> str:
     """比较两个张量，返回差别的中文说明；一致则返回空字符串。
 
@@ -57,13 +53,9 @@ def _difference(mine: object, reference: torch.Tensor, tol: float) -> str:
     worst = torch.where(bad, error.nan_to_num(nan=float("inf")), -1.0).argmax()
     index = [int(i) for i in torch.unravel_index(worst, b.shape)]
     return (
-        f"{int(bad.sum())}/{b.numel()} 个数不同，相差最大的在 {_at(index)}："
+        f"{int(bad.sum())}/{b.numel()} 个数不同，相差最大的在 {index or '（标量）'}："
         f"应为 {b.flatten()[worst].item():.6g}，得到 {a.flatten()[worst].item():.6g}"
     )
-
-
-def _outputs(result: object) -> list:
-    return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
 def _run(fn: Callable, inputs: Sequence, kwargs: dict, grad: bool) -> tuple[list, dict, list]:
@@ -75,7 +67,8 @@ def _run(fn: Callable, inputs: Sequence, kwargs: dict, grad: bool) -> tuple[list
             names[f"第 {i + 1} 个输入的梯度"] = x.requires_grad_()
     if grad and isinstance(fn, nn.Module):
         names |= {f"参数 {n} 的梯度": p for n, p in fn.named_parameters() if p.requires_grad}
-    outputs = _outputs(fn(*copies, **kwargs))
+    outputs = fn(*copies, **kwargs)
+    outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     changed = [
         i for i, (x, y) in enumerate(zip(inputs, copies, strict=True))
         if isinstance(x, torch.Tensor) and not torch.equal(x.nan_to_num(), y.nan_to_num())
@@ -105,8 +98,8 @@ def _compare(mine, reference, inputs, kwargs, tol, grad) -> tuple[str, bool]:
         if isinstance(b, torch.Tensor):
             problem = _difference(a, b, tol)
         else:
-            close = _number(a) and _number(b) and abs(a - b) <= tol * (1 + abs(b))
-            same = close or (type(a) is type(b) and a == b)
+            numbers = {type(a), type(b)} <= {int, float}
+            same = abs(a - b) <= tol * (1 + abs(b)) if numbers else type(a) is type(b) and a == b
             problem = "" if same else f"应为 {b!r}，得到 {a!r}"
         if problem:
             return f"{label}{problem}", False
@@ -123,27 +116,17 @@ def _compare(mine, reference, inputs, kwargs, tol, grad) -> tuple[str, bool]:
     return "", bool(want_grads)
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def check_equal(
-    mine: object,
-    reference: object,
-    *inputs: object,
-    name: str,
-    tol: float = 1e-5,
-    grad: bool = True,
-    **kwargs: object,
+    mine: object, reference: object, *inputs: object,
+    name: str, tol: float = 1e-5, grad: bool = True, **kwargs: object,
 ) -> None:
     """检查我们的实现与参考实现是否一致；不一致时说明哪里不同、差多少。
 
     参数:
         mine, reference: 两个张量；或两个函数、模块，会用同样的 inputs 和 kwargs 调用。
-        inputs: 输入。浮点张量会自动求梯度，模块的参数也会。
         name: 参考实现的名字，例如 "F.conv2d"。
         tol: 允许的误差，|差| ≤ tol × (1 + |参考值|)。
-        grad: 是否也比较梯度。
+        grad: 是否也比较对浮点输入和模块参数的梯度。
     异常:
         AssertionError: 不一致；信息里有形状、数据类型、位置和数值。
         TypeError: 一边是函数，另一边不是。
@@ -161,26 +144,17 @@ def check_equal(
 
 
 def check_exercise(
-    mine: Callable,
-    reference: Callable,
+    mine: Callable, reference: Callable,
     cases: Callable[[torch.Generator], tuple] | Iterable[tuple],
-    *,
-    trials: int = 5,
-    tol: float = 1e-4,
-    grad: bool = False,
-    hint: str = "",
+    *, trials: int = 5, tol: float = 1e-4, grad: bool = False, hint: str = "",
 ) -> None:
     """检查一道编程练习：在随机输入上与参考结果比较。
 
     没写完（抛出 NotImplementedError）时打印「尚未完成」，不打断后面的运行。
 
     参数:
-        mine: 读者写的函数或类。
-        reference: 参考实现，接受同样的输入。
         cases: 函数 ``cases(generator) -> 输入元组``，会调用 ``trials`` 次；或输入元组的列表。
-        trials: 随机试几次。
-        tol: 允许的误差，|差| ≤ tol × (1 + |参考值|)。
-        grad: 是否也比较梯度。
+        tol, grad: 与 check_equal 相同。
         hint: 答错时附上的提示。
     异常:
         ExerciseError: 答案不对。

@@ -17,12 +17,7 @@ _used: list[str] = []
 
 @dataclass(frozen=True)
 class DataSet:
-    """一个数据集由哪些文件组成。
-
-    属性:
-        name: 显示用的名字。
-        files: 用途 → 文件；用途由读取它的函数决定。
-    """
+    """一个数据集：显示用的名字，以及“用途 → 文件”（用途由读取它的函数决定）。"""
 
     name: str
     files: dict[str, RemoteFile]
@@ -30,13 +25,9 @@ class DataSet:
 
 @dataclass(frozen=True)
 class ImageData:
-    """分好训练集和测试集的图像数据。
+    """分好训练集和测试集的图像：X (N, C, H, W) float32，在 0 到 1 之间；y (N,) int64 类别号。
 
-    属性:
-        X_train, X_test: 图像，形状 (N, C, H, W)，float32，数值在 0 到 1 之间。
-        y_train, y_test: 类别，形状 (N,)，int64。
-        classes: 类别的英文名，下标就是类别号。
-        source: "real"（真实数据）或 "built-in"（内置替身）。
+    classes 是各类的英文名；source 是 "real"（真实数据）或 "built-in"（内置替身）。
     """
 
     X_train: torch.Tensor
@@ -47,40 +38,29 @@ class ImageData:
     source: str
 
 
-def _fashion_file(name: str, sha256: str, size: int) -> RemoteFile:
-    mirrors = (
+def _files(mirrors: tuple[str, ...], *rows: tuple[str, str, int, str]) -> dict[str, RemoteFile]:
+    """每行是（用途, 文件名, 字节数, SHA-256）；地址是镜像加文件名。"""
+    return {
+        use: RemoteFile(name, sha256, size, tuple(mirror + name for mirror in mirrors))
+        for use, name, size, sha256 in rows
+    }
+
+
+FASHION_MNIST = DataSet("Fashion-MNIST", _files(
+    (
         "https://dataset.bj.bcebos.com/fashion_mnist/",  # 北京，国内访问快
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # 官方，只有 http
-    )
-    return RemoteFile(name, sha256, size, tuple(mirror + name for mirror in mirrors))
-
-
-FASHION_MNIST = DataSet(
-    "Fashion-MNIST",
-    {
-        "X_train": _fashion_file(
-            "train-images-idx3-ubyte.gz",
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            26421880,
-        ),
-        "y_train": _fashion_file(
-            "train-labels-idx1-ubyte.gz",
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            29515,
-        ),
-        "X_test": _fashion_file(
-            "t10k-images-idx3-ubyte.gz",
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            4422102,
-        ),
-        "y_test": _fashion_file(
-            "t10k-labels-idx1-ubyte.gz",
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            5148,
-        ),
-    },
-)
+    ),
+    ("X_train", "train-images-idx3-ubyte.gz", 26421880,
+     "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+    ("y_train", "train-labels-idx1-ubyte.gz", 29515,
+     "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+    ("X_test", "t10k-images-idx3-ubyte.gz", 4422102,
+     "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+    ("y_test", "t10k-labels-idx1-ubyte.gz", 5148,
+     "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+))
 FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
     "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -107,31 +87,25 @@ def status() -> list[tuple[str, str, bool]]:
 def load(dataset: DataSet, read: Callable, make: Callable) -> tuple[object, str]:
     """取得一个数据集：真实数据优先，拿不到就用替身，并用一行字说明用了哪一种。
 
-    参数:
-        dataset: 数据集。
-        read: 函数，{用途: 文件路径} → 数据。
-        make: 函数，没有参数 → 替身数据。
-    返回:
-        (数据, "real" 或 "built-in")。
+    read 把 {用途: 文件路径} 变成数据，make 造出替身；返回 (数据, "real" 或 "built-in")。
     """
     if os.environ.get("COURSE_OFFLINE") == "1":
         reason = "COURSE_OFFLINE=1"
     else:
         try:
             data = read({use: fetch(file) for use, file in dataset.files.items()})
-            _record(f"{dataset.name}（真实数据）")
+            _record(f"{dataset.name}（真实数据）", "")
             return data, "real"
         except DataUnavailable as error:
             reason = str(error)
-    data = make()
-    _record(f"{dataset.name}（内置替身）", reason)
-    return data, "built-in"
+    _record(f"{dataset.name}（内置替身）", f"，原因：{reason}")
+    return make(), "built-in"
 
 
-def _record(text: str, reason: str = "") -> None:
+def _record(text: str, reason: str) -> None:
     if text not in _used:
         _used.append(text)
-    print(f"数据：{text}" + (f"，原因：{reason}" if reason else ""))
+    print(f"数据：{text}{reason}")
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -179,8 +153,6 @@ def fashion_mnist(
     参数:
         n_train, n_test: 只取前几张；不写则全部。
         device: 放在哪个设备上；不写则在 CPU 上。
-    返回:
-        ImageData，图像形状 (N, 1, 28, 28)。
     异常:
         ValueError: 张数不合法。
     """

@@ -15,8 +15,7 @@ _proved: dict[str, str] = {}  # 设备名 -> 失败原因；空字符串表示�
 def _failure(name: str) -> str:
     """在设备上真正算一次小矩阵乘法，返回失败原因；能用则返回空字符串。
 
-    ``is_available()`` 只说明有驱动。显卡比安装包新或旧时它照样返回 True，
-    要到第一个内核启动才报错，所以这里直接启动一个。
+    显卡与安装包的版本不合时，``is_available()`` 照样返回 True，第一次计算才报错。
     """
     if name not in _proved:
         try:
@@ -46,10 +45,7 @@ def get_device() -> torch.device:
     kind, _, index = wanted.partition(":")
     if wanted and (kind not in DEVICES or (":" in wanted and not index.isdigit())):
         raise ValueError(f"COURSE_DEVICE={wanted!r} 不认识，可以写 cuda、cuda:0、mps 或 cpu。")
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     for name in [wanted] if wanted else [n for n in ("cuda", "mps") if available[n]]:
         if name == "cpu":
             break
@@ -66,8 +62,6 @@ def seed_everything(seed: int) -> int:
     环境变量 ``COURSE_SEED`` 是一个整数偏移量：改变它，整个笔记本就换一组随机数，
     用来检查结论是否只在一个种子下成立。
 
-    参数:
-        seed: 非负整数。
     返回:
         实际使用的种子，可以交给 ``torch.Generator().manual_seed``。
     异常:
@@ -104,10 +98,7 @@ def profile(*, cpu: dict, gpu: dict | None = None, smoke: dict | None = None) ->
 
     参数:
         cpu: 普通 CPU 上的设置，也是其他配置的默认值。
-        gpu: 有加速设备时改动的项；不写则与 cpu 相同。
-        smoke: 自动测试时改动的项，几秒跑完，不追求结果。
-    返回:
-        可以用 ``cfg.num_epochs`` 读取的对象。
+        gpu, smoke: 有加速设备时、自动测试时（几秒跑完，不追求结果）改动的项。
     异常:
         ValueError: gpu 或 smoke 里有 cpu 没有的项。
     """
@@ -123,9 +114,5 @@ def provenance() -> dict:
     """返回这次运行的来历：PyTorch 版本、设备、配置和用到的数据集。"""
     from .data import used  # 放在这里，避免两个模块互相导入
 
-    return {
-        "torch": torch.__version__,
-        "device": get_device().type,
-        "profile": profile_name(),
-        "data": used(),
-    }
+    return {"torch": torch.__version__, "device": get_device().type,
+            "profile": profile_name(), "data": used()}

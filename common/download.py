@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(__file__).resolve().parents[1] / "data"  # 下载的文件放在这里
 CHUNK = 1 << 16
 TIMEOUT = 5.0  # 秒：连不上，或这么久没有收到一个字节，就放弃这次连接
 TRIES = 3  # 每个镜像最多续传几次；一个字节也没收到就不再试
@@ -27,14 +27,7 @@ class DataUnavailable(Exception):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """一个可以下载的文件。
-
-    属性:
-        name: 保存用的文件名。
-        sha256: 内容的 SHA-256（十六进制）。
-        size: 字节数。
-        urls: 按顺序尝试的地址。
-    """
+    """一个可以下载的文件：文件名、SHA-256（十六进制）、字节数、按顺序尝试的地址。"""
 
     name: str
     sha256: str
@@ -63,16 +56,11 @@ def is_intact(path: Path, file: RemoteFile) -> bool:
         return False
 
 
-def data_folder() -> Path:
-    """下载的数据放在课程根目录的 data 里。"""
-    return ROOT / "data"
-
-
 def find(file: RemoteFile) -> Path | None:
     """在 COURSE_DATA_DIR（包括子文件夹）和 data 里找完好的文件；没有则返回 None。只读，不联网。"""
     folder = os.environ.get("COURSE_DATA_DIR", "").strip()
     candidates = sorted(Path(folder).expanduser().rglob(file.name)) if folder else []
-    for path in [*candidates, data_folder() / file.name]:
+    for path in [*candidates, DATA / file.name]:
         if is_intact(path, file):
             return path
     return None
@@ -102,16 +90,11 @@ def _locked(path: Path) -> Iterator[None]:
                     break
                 except OSError:
                     time.sleep(0.2)
-            try:
-                yield
-            finally:
-                stream.seek(0)
-                msvcrt.locking(stream.fileno(), msvcrt.LK_UNLCK, 1)
         else:
             import fcntl
 
             fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+        yield  # 关闭文件时，锁也就放开了
 
 
 def _transfer(url: str, part: Path, file: RemoteFile) -> None:
@@ -149,18 +132,21 @@ def _transfer(url: str, part: Path, file: RemoteFile) -> None:
 
 def _download(file: RemoteFile, target: Path) -> None:
     """依次试每个镜像，成功后把校验过的文件原子地放到 target。"""
+
+    def size() -> int:
+        return part.stat().st_size if part.exists() else 0
+
     part = target.with_name(target.name + ".part")
     problems = []
     for url in file.urls:
         host = url.split("/")[2]
         for _ in range(TRIES):
-            before = part.stat().st_size if part.exists() else 0
+            before = size()
             try:
                 _transfer(url, part, file)
-            except (OSError, ValueError, urllib.error.HTTPError) as error:
+            except (OSError, ValueError) as error:
                 problems.append(f"{host}：{_reason(error)}")
-                after = part.stat().st_size if part.exists() else 0
-                if after > before:
+                if size() > before:
                     continue  # 有进展就接着传
                 break
             if is_intact(part, file):
@@ -185,14 +171,12 @@ def _reason(error: Exception) -> str:
 def fetch(file: RemoteFile) -> Path:
     """取得一个文件，返回完好文件的路径。
 
-    次序：COURSE_DATA_DIR（只读）→ data 文件夹 → 依次从镜像下载。
-
     异常:
         DataUnavailable: 找不到也下载不了，或者 data 文件夹写不进去。
     """
     if found := find(file):
         return found
-    target = data_folder() / file.name
+    target = DATA / file.name
     try:
         target.parent.mkdir(exist_ok=True)
         with _locked(target.with_name(f".{target.name}.lock")):

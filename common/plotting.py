@@ -9,31 +9,20 @@ import torch
 # Okabe–Ito 配色，色觉异常的读者也能分辨。
 # 来源：Okabe & Ito (2008), Color Universal Design, https://jfly.uni-koeln.de/color/
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINE_STYLES = ("-", "--", "-.", ":")
 
 
 def use_style() -> None:
     """设置全课程统一的画图样式（导入 common 时自动调用）。"""
-    styles = [LINE_STYLES[i // 2 % 4] for i in range(len(PALETTE))]
-    plt.rcParams.update(
-        {
-            "figure.figsize": (6.0, 3.6),
-            "figure.dpi": 100,
-            "savefig.dpi": 100,
-            "figure.constrained_layout.use": True,
-            "axes.prop_cycle": plt.cycler(color=PALETTE) + plt.cycler(linestyle=styles),
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 11,
-            "axes.labelsize": 10,
-            "legend.fontsize": 9,
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-            "image.cmap": "viridis",
-        }
-    )
+    styles = [("-", "--", "-.", ":")[i // 2] for i in range(len(PALETTE))]
+    plt.rcParams.update({
+        "figure.figsize": (6.0, 3.6), "figure.dpi": 100, "savefig.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "axes.prop_cycle": plt.cycler(color=PALETTE) + plt.cycler(linestyle=styles),
+        "axes.grid": True, "grid.alpha": 0.25,
+        "axes.spines.top": False, "axes.spines.right": False,
+        "axes.titlesize": 11, "axes.labelsize": 10,
+        "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.8,
+    })
 
 
 def _array(values) -> np.ndarray:
@@ -43,38 +32,23 @@ def _array(values) -> np.ndarray:
     return np.asarray(values)
 
 
-def _axes(ax, **figure_options) -> plt.Axes:
-    return ax if ax is not None else plt.subplots(**figure_options)[1]
-
-
 def plot_curves(
-    curves: Mapping[str, object],
-    *,
-    xlabel: str,
-    ylabel: str,
-    title: str = "",
-    x=None,
-    logx: bool = False,
-    logy: bool = False,
-    marker: str = "",
-    ax: plt.Axes | None = None,
+    curves: Mapping[str, object], *, xlabel: str, ylabel: str, title: str = "", x=None,
+    logx: bool = False, logy: bool = False, marker: str = "", ax: plt.Axes | None = None,
 ) -> plt.Axes:
-    """把几条曲线画在一起。
+    """把几条曲线画在一起；标注用英文，带单位。
 
     参数:
         curves: 名字 → 数据。数据可以是 y，也可以是 (x, y)，还可以是形状 (K, n) 的 y：
             K 次重复画成平均值，并用色带标出最小到最大的范围。
-        xlabel, ylabel, title: 标注，带单位，用英文。
         x: 没有自带横坐标的曲线共用的横坐标；不写则用 1、2、3……
-        logx, logy: 是否用对数坐标。
-        marker: 数据点的记号，例如 "o"。
-        ax: 画在已有的坐标系里。
+        logx, logy, marker, ax: 对数坐标、数据点的记号（如 "o"）、画在已有的坐标系里。
     返回:
         坐标系，可以继续添加内容。
     异常:
         ValueError: 横、纵坐标的长度不同。
     """
-    ax = _axes(ax)
+    ax = ax or plt.subplots()[1]
     for name, data in curves.items():
         own_x, y = data if isinstance(data, tuple) else (x, data)
         y = _array(y)
@@ -95,25 +69,16 @@ def plot_curves(
 
 
 def show_images(
-    images,
-    titles: Sequence[str] | None = None,
-    *,
-    ncols: int = 8,
-    cmap: str = "gray",
-    vmin: float | None = None,
-    vmax: float | None = None,
-    size: float = 1.1,
-    title: str = "",
+    images, titles: Sequence[str] | None = None, *, ncols: int = 8, cmap: str = "gray",
+    vmin: float | None = None, vmax: float | None = None, size: float = 1.1, title: str = "",
 ) -> np.ndarray:
     """把一批图像画成网格。
 
     参数:
         images: (n, H, W)、(n, 1, H, W) 或 (n, 3, H, W)。
-        titles: 每张图上方的短标题。
-        ncols: 每行几张。
+        titles, title: 每张图上方的短标题，和总标题。
+        ncols, size: 每行几张，每张的边长（英寸）。
         cmap, vmin, vmax: 单通道图像的颜色和数值范围。
-        size: 每张图的边长，英寸。
-        title: 总标题。
     返回:
         坐标系数组，形状 (行数, 列数)。
     异常:
@@ -142,27 +107,15 @@ def show_images(
 
 
 def heatmap(
-    matrix,
-    *,
-    row_labels: Sequence[str] | None = None,
-    col_labels: Sequence[str] | None = None,
-    xlabel: str = "",
-    ylabel: str = "",
-    title: str = "",
-    fmt: str | None = None,
-    cmap: str = "Blues",
-    vmin: float | None = None,
-    vmax: float | None = None,
+    matrix, *, row_labels: Sequence[str] | None = None, col_labels: Sequence[str] | None = None,
+    xlabel: str = "", ylabel: str = "", title: str = "", fmt: str | None = None,
+    cmap: str = "Blues", vmin: float | None = None, vmax: float | None = None,
     ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """画矩阵的热图；给出 ``fmt``（如 ".2f"）时在每格写出数值。
 
-    参数:
-        matrix: (行, 列)。
-        row_labels, col_labels: 行、列的名字。
-        vmin, vmax: 颜色的数值范围。
     异常:
-        ValueError: 不是矩阵，或名字的数量不对。
+        ValueError: 不是矩阵，或行名、列名的数量不对。
     """
     matrix = _array(matrix)
     if matrix.ndim != 2:
@@ -173,7 +126,7 @@ def heatmap(
             raise ValueError(f"矩阵有 {n} {what}，却有 {len(labels)} 个{what}名。")
     if ax is None:
         width = 0.42 * matrix.shape[1] + 2.2
-        ax = _axes(None, figsize=(max(3.2, width), max(2.4, 0.36 * matrix.shape[0] + 1.2)))
+        ax = plt.subplots(figsize=(max(3.2, width), max(2.4, 0.36 * nrows + 1.2)))[1]
     image = ax.imshow(matrix, cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
     ax.figure.colorbar(image, ax=ax, shrink=0.85)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -192,63 +145,36 @@ def heatmap(
 
 
 def plot_confusion_matrix(
-    matrix,
-    class_names: Sequence[str],
-    *,
-    normalize: bool = True,
-    title: str = "",
+    matrix, class_names: Sequence[str], *, normalize: bool = True, title: str = "",
     ax: plt.Axes | None = None,
 ) -> plt.Axes:
-    """画混淆矩阵：行是真实类别，列是预测类别。
-
-    参数:
-        matrix: (类别数, 类别数) 的计数。
-        class_names: 类别名。
-        normalize: 是否除以每行的总数，让每行加起来等于 1。
-    """
+    """画混淆矩阵（行是真实类别，列是预测类别）；normalize 让每行加起来等于 1。"""
     matrix = _array(matrix).astype(float)
     if normalize:
         matrix = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    ax = heatmap(
-        matrix,
-        row_labels=class_names,
-        col_labels=class_names,
-        xlabel="predicted class",
-        ylabel="true class",
-        title=title,
-        fmt=".2f" if normalize else ".0f",
-        vmin=0,
-        ax=ax,
+    return heatmap(
+        matrix, row_labels=class_names, col_labels=class_names, xlabel="predicted class",
+        ylabel="true class", title=title, fmt=".2f" if normalize else ".0f", vmin=0, ax=ax,
     )
-    return ax
 
 
 def plot_trajectory(
-    f: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    paths: Mapping[str, object],
-    *,
-    xlim: tuple[float, float],
-    ylim: tuple[float, float],
-    xlabel: str,
-    ylabel: str,
-    title: str = "",
-    levels: int | Sequence[float] = 20,
-    log_levels: bool = False,
-    minimum: tuple[float, float] | None = None,
-    ax: plt.Axes | None = None,
+    f: Callable[[np.ndarray, np.ndarray], np.ndarray], paths: Mapping[str, object], *,
+    xlim: tuple[float, float], ylim: tuple[float, float], xlabel: str, ylabel: str,
+    title: str = "", levels: int | Sequence[float] = 20, log_levels: bool = False,
+    minimum: tuple[float, float] | None = None, ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """在二维函数的等高线上画出优化的轨迹。
 
     参数:
         f: 向量化的函数，(网格 X, 网格 Y) → 同形状的函数值。
         paths: 名字 → (步数, 2) 的坐标。
-        xlim, ylim: 画图范围。
         levels: 等高线的条数或数值；log_levels 为真时按对数取条数。
         minimum: 最小值的位置，用星号标出。
     异常:
         ValueError: 轨迹的形状不是 (步数, 2)。
     """
-    ax = _axes(ax, figsize=(5.2, 4.0))
+    ax = ax or plt.subplots(figsize=(5.2, 4.0))[1]
     gx, gy = np.meshgrid(np.linspace(*xlim, 120), np.linspace(*ylim, 120))
     values = _array(f(gx, gy))
     if log_levels and isinstance(levels, int):

@@ -1,7 +1,6 @@
 """没有网络时用的内置数据：按固定的规则画出来，与真实数据同形状、同类别、同接口。
 
-每一块 1000 张图有自己的随机数发生器，所以前 n 张图永远相同，与一共要多少张无关，
-也不受全局随机种子影响，更不会改动它。
+每 1000 张图有自己的随机数发生器，所以前 n 张永远相同；与全局随机种子互不影响。
 """
 
 from collections.abc import Callable
@@ -10,8 +9,7 @@ import numpy as np
 
 BLOCK = 1000
 PIXEL = 2 / 28
-_axis = (np.arange(28, dtype=np.float32) + 0.5) * PIXEL - 1
-V, U = np.meshgrid(_axis, _axis, indexing="ij")  # (28, 28)，V 向下，U 向右，都在 -1 到 1 之间
+V, U = ((np.mgrid[:28, :28] + 0.5) * PIXEL - 1).astype(np.float32)  # 向下、向右，-1 到 1
 
 
 class _Draw:
@@ -25,6 +23,7 @@ class _Draw:
         bend = self.normal(0, 0.04) * np.sin(2.5 * y + self.uniform(0, 6.3))  # 布料不是刚体
         self.u = (x - turn * y + bend) / scale  # (n, 28, 28)
         self.v = (y + turn * x) / (scale * self.normal(1, 0.04))
+        self.front = np.exp(-(((self.u - 0.02) / 0.05) ** 2))  # 前襟：中间一条竖线
 
     def uniform(self, low: float, high: float) -> np.ndarray:
         return self.rng.uniform(low, high, (self.n, 1, 1)).astype(np.float32)
@@ -69,11 +68,6 @@ def _paint(d: _Draw, mask: np.ndarray, tone: np.ndarray, lines: np.ndarray | flo
     return mask * tone * np.clip(shade * (1 - stripe * (wave > 0.2)) - lines, 0.08, 1.4)
 
 
-def _front(d: _Draw, strength) -> np.ndarray:
-    """前襟：中间一条竖线。"""
-    return strength * np.exp(-(((d.u - 0.02) / 0.05) ** 2))
-
-
 def _t_shirt(d):
     mask = _top(d, d.normal(0.43, 0.05), d.normal(0.80, 0.06), d.normal(0.03, 0.05),
                 d.uniform(0.16, 0.42), d.normal(0.85, 0.14), d.normal(0.17, 0.02),
@@ -108,7 +102,7 @@ def _coat(d):
     mask = _top(d, d.normal(0.42, 0.045), d.normal(0.88, 0.04), d.normal(0.06, 0.05),
                 d.uniform(0.95, 1.3), d.normal(0.20, 0.06), d.normal(0.155, 0.02),
                 d.uniform(0.06, 0.16))
-    return _paint(d, mask, d.uniform(0.25, 0.9), _front(d, d.chance(0.8) * d.uniform(0.2, 0.7)))
+    return _paint(d, mask, d.uniform(0.25, 0.9), d.chance(0.8) * d.uniform(0.2, 0.7) * d.front)
 
 
 def _shirt(d):
@@ -118,7 +112,7 @@ def _shirt(d):
                 long * d.normal(0.24, 0.07) + (1 - long) * d.normal(0.75, 0.15),
                 d.normal(0.15, 0.02), d.uniform(0.08, 0.24))
     buttons = d.chance(0.6) * d.uniform(0.15, 0.5) * (np.sin(d.uniform(22, 30) * d.v) > -0.2)
-    return _paint(d, mask, d.uniform(0.3, 1.0), _front(d, buttons))
+    return _paint(d, mask, d.uniform(0.3, 1.0), buttons * d.front)
 
 
 def _shoe(d, height, heel, toe, sole) -> tuple[np.ndarray, np.ndarray]:
@@ -133,8 +127,8 @@ def _shoe(d, height, heel, toe, sole) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sandal(d):
-    upper, under = _shoe(d, d.uniform(0.25, 0.85), d.uniform(0.8, 2.0), d.uniform(0.1, 0.25),
-                         d.uniform(0.06, 0.22))
+    shape = d.uniform(0.25, 0.85), d.uniform(0.8, 2.0), d.uniform(0.1, 0.25), d.uniform(0.06, 0.22)
+    upper, under = _shoe(d, *shape)
     phase = np.sin(d.uniform(7, 14) * (d.u + d.uniform(-0.8, 0.8) * d.v) + d.uniform(0, 6.3))
     straps = _inside(upper) * (phase > d.uniform(-0.3, 0.6))
     return _paint(d, np.maximum(straps, _inside(under)), d.uniform(0.35, 1.0))
@@ -163,12 +157,10 @@ def _bag(d):
 def _ankle_boot(d):
     upper, under = _shoe(d, d.normal(0.55, 0.07), d.uniform(0.5, 1.2), d.normal(0.24, 0.04),
                          d.uniform(0.06, 0.18))
-    x = (d.u + 1) / 2
-    shaft = np.minimum(np.minimum(x - d.normal(0.47, 0.05), 0.95 - x) * 2,
+    shaft = np.minimum(np.minimum(d.u + 1 - 2 * d.normal(0.47, 0.05), 0.9 - d.u),
                        np.minimum(d.v + d.uniform(0.2, 0.85), 0.3 - d.v))
-    tone = d.uniform(0.35, 1.0)
-    return np.maximum(_paint(d, _inside(np.maximum(upper, shaft)), tone),
-                      _inside(under) * d.uniform(0.3, 1))
+    boot = _paint(d, _inside(np.maximum(upper, shaft)), d.uniform(0.35, 1.0))
+    return np.maximum(boot, _inside(under) * d.uniform(0.3, 1))
 
 
 _GARMENTS: tuple[Callable[[_Draw], np.ndarray], ...] = (
@@ -205,18 +197,13 @@ def _block(split: int, index: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, labels[order].astype(np.int64)
 
 
-def _split(split: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    blocks = [_block(split, i) for i in range(-(-n // BLOCK))]
-    images, labels = (np.concatenate(part)[:n] for part in zip(*blocks, strict=True))
-    return images, labels
-
-
 def fashion_mnist_standin(n_train: int = 60_000, n_test: int = 10_000) -> tuple[np.ndarray, ...]:
     """Fashion-MNIST 的内置替身。
 
-    参数:
-        n_train, n_test: 训练图像和测试图像的张数。
-    返回:
-        (训练图像 (n, 28, 28) uint8, 训练标签 (n,) int64, 测试图像, 测试标签)。
+    返回 (训练图像 (n_train, 28, 28) uint8, 训练标签 (n_train,) int64, 测试图像, 测试标签)。
     """
-    return (*_split(0, n_train), *_split(1, n_test))
+    parts = []
+    for split, n in ((0, n_train), (1, n_test)):
+        blocks = [_block(split, i) for i in range(-(-n // BLOCK))]
+        parts += [np.concatenate(part)[:n] for part in zip(*blocks, strict=True)]
+    return tuple(parts)

@@ -35,13 +35,7 @@ class Timer:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """一次测速的结果。
-
-    属性:
-        seconds: 单次运行秒数的中位数。
-        runs: 每次运行的秒数。
-        ratio: 比基准快多少倍（基准秒数 ÷ 本次秒数）；没有基准时为 1。
-    """
+    """一次测速：秒数的中位数、每次的秒数、比基准快多少倍（没有基准时为 1）。"""
 
     seconds: float
     runs: tuple[float, ...]
@@ -55,19 +49,13 @@ class Benchmark:
 
 
 def benchmark(
-    fn: Callable[[], object],
-    *,
-    baseline: Benchmark | None = None,
-    warmup: int = 1,
-    repeat: int = 5,
+    fn: Callable[[], object], *, baseline: Benchmark | None = None, warmup: int = 1, repeat: int = 5
 ) -> Benchmark:
     """反复运行 ``fn()`` 并取中位数。先热身，避开第一次运行的额外开销。
 
     参数:
-        fn: 没有参数的函数。
-        baseline: 另一次测速的结果，用来计算倍数。
-        warmup: 不计时的热身次数。
-        repeat: 计时的次数，至少 1。
+        baseline: 另一次测速的结果，用来计算倍数（基准秒数 ÷ 本次秒数）。
+        warmup, repeat: 不计时的热身次数，和计时的次数（至少 1）。
     异常:
         ValueError: 次数不合法。
     """
@@ -85,11 +73,7 @@ def benchmark(
 
 
 def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> Iterable:
-    """给循环加一个文字进度条；保存输出或自动测试时（``COURSE_SILENT=1``）不显示。
-
-    用的是 tqdm 的纯文字版本：它不依赖浏览器控件，在任何编辑器里都能显示，
-    也不会在笔记本里留下打不开的控件状态。
-    """
+    """给循环加一个纯文字的进度条；保存输出或自动测试时（``COURSE_SILENT=1``）不显示。"""
     if os.environ.get("COURSE_SILENT") == "1":
         return iterable
     from tqdm import tqdm

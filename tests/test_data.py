@@ -19,7 +19,7 @@ def isolated(monkeypatch, tmp_path):
     monkeypatch.delenv("COURSE_DATA_DIR", raising=False)
     monkeypatch.setenv("COURSE_OFFLINE", "1")
     monkeypatch.setenv("COURSE_SILENT", "1")
-    monkeypatch.setattr(download, "data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(download, "DATA", tmp_path / "data")
     monkeypatch.setattr(data, "_used", [])
 
 

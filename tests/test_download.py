@@ -115,7 +115,7 @@ def server():
 def folder(monkeypatch, tmp_path):
     monkeypatch.delenv("COURSE_DATA_DIR", raising=False)
     monkeypatch.setenv("COURSE_SILENT", "1")
-    monkeypatch.setattr(download, "data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(download, "DATA", tmp_path / "data")
     monkeypatch.setattr(download, "TIMEOUT", 0.5)
     return tmp_path / "data"
 
@@ -222,7 +222,7 @@ def test_two_processes_at_once_do_not_corrupt_each_other(server, tmp_path):
     file = remote(server, "dies")
     program = (
         "import sys; from pathlib import Path; from common import download\n"
-        f"download.data_folder = lambda: Path({str(tmp_path / 'data')!r})\n"
+        f"download.DATA = Path({str(tmp_path / 'data')!r})\n"
         f"f = download.RemoteFile({file.name!r}, {file.sha256!r}, {file.size}, {file.urls!r})\n"
         "print(download.is_intact(download.fetch(f), f))"
     )
