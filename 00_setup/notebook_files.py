@@ -1,5 +1,6 @@
 """把笔记本当作文件来读写：次序、标题、代码的哈希、仓库地址和 README 里的表格。只用标准库。"""
 
+import base64
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
+COVER = ("03_linear_regression/01_linear_regression_scratch.ipynb", "The whole way down")
 ADDRESS = re.compile(r'^REPOSITORY = "([^"\n]*)"', re.MULTILINE)
 
 
@@ -170,7 +172,19 @@ def readme_text(root: Path = ROOT) -> str:
     return text
 
 
+def cover(root: Path = ROOT) -> bytes | None:
+    """README 开头的图：3.1 节保存的轨迹图；笔记本还没有运行过时返回 None。"""
+    path = root / COVER[0]
+    for cell in code_cells(load(path)) if path.is_file() else []:
+        for output in cell["outputs"] if COVER[1] in source(cell) else []:
+            if image := output.get("data", {}).get("image/png"):
+                return base64.b64decode(image if isinstance(image, str) else "".join(image))
+    return None
+
+
 def update_readme(root: Path = ROOT) -> None:
-    """让 README 里的表格与笔记本一致。"""
+    """让 README 里的表格和开头的图与笔记本一致。"""
     if (root / "README.md").is_file():
         write_atomically(root / "README.md", readme_text(root))
+        if image := cover(root):
+            (root / "00_setup" / "cover.png").write_bytes(image)

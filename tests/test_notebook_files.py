@@ -223,3 +223,8 @@ def test_course_without_a_readme(course):
 def test_readme_of_this_course_is_up_to_date():
     saved = (notebook_files.ROOT / "README.md").read_text(encoding="utf-8")
     assert saved == notebook_files.readme_text(), "请运行 start.py run 路径 --save 更新 README"
+
+
+def test_cover_is_a_figure_of_the_saved_notebook():
+    saved = (notebook_files.ROOT / "00_setup" / "cover.png").read_bytes()
+    assert saved == notebook_files.cover(), "请运行 start.py run 3.1 节 --save 更新封面"
