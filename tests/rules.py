@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import page_rules as md
-from contract import CONTRACT
 from IPython.core.inputtransformer2 import TransformerManager
+from lessons import LESSONS
 from notebook_files import ROOT, card_row, code_cells, code_hash, load, setup_cell, source
 
 ALLOWED = {
@@ -502,7 +502,7 @@ def ending_sections(path: Path, nb: dict) -> list[str]:
     """结尾的几部分齐全，次序固定。"""
     number = re.compile(r"^\d+\.\s*")
     found = [number.sub("", w) for level, w in md.headings(markdown_text(nb)) if level == 2]
-    wanted = ENDING if CONTRACT.get(_name(path)) else ENDING[1:]
+    wanted = ENDING if getattr(LESSONS.get(_name(path)), "NAMES", ()) else ENDING[1:]
     places = []
     for name in wanted:
         where = [i for i, words in enumerate(found) if words.startswith(name)]

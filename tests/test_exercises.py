@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from mutations import MUTATIONS
+from lessons import LESSONS
 from notebooks import NOTEBOOKS, Exercise, exercises, load_scratch, name_of
 
 import common
@@ -47,9 +47,8 @@ def test_answer_passes(path, index, capsys):
 @pytest.mark.parametrize(("path", "index"), CASES)
 def test_wrong_answers_are_rejected(path, index):
     exercise = exercises(path)[index]
-    lists = MUTATIONS.get(name_of(path), [])
-    mutations = lists[index] if index < len(lists) else []
-    assert mutations, "每道练习至少要在 mutations.py 里有一个错误答案"
+    mutations = LESSONS[name_of(path)].MUTATIONS[index]
+    assert mutations, "每道练习至少要有一个错误答案"
     for old, new in mutations:
         assert old in exercise.answer, f"答案里没有 {old!r}"
         with pytest.raises(common.ExerciseError):
@@ -58,7 +57,7 @@ def test_wrong_answers_are_rejected(path, index):
 
 def test_every_list_of_mutations_belongs_to_an_exercise():
     counts = {name_of(path): len(exercises(path)) for path in NOTEBOOKS}
-    assert {name: len(m) for name, m in MUTATIONS.items()} == counts
+    assert {name: len(lesson.MUTATIONS) for name, lesson in LESSONS.items()} == counts
 
 
 def test_last_line_of_an_exercise_is_its_check():

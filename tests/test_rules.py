@@ -1,11 +1,12 @@
 """全部笔记本和页面都要遵守规则；每条规则都有一个过不了它的坏笔记本，证明它真的在检查。"""
 
 import copy
+from types import SimpleNamespace
 
 import page_rules
 import pytest
 import rules
-from contract import CONTRACT
+from lessons import LESSONS
 from notebook_files import ROOT, code_hash, load, setup_cell, source
 from notebooks import NOTEBOOKS, name_of
 
@@ -172,7 +173,7 @@ def cell(nb: dict, name: str) -> dict:
 def _same_contract(monkeypatch):
     """例子也算有约定的笔记本，并且允许链接到一个现成的标题。"""
     name = name_of(PATH)
-    monkeypatch.setitem(CONTRACT, name, object())
+    monkeypatch.setitem(LESSONS, name, SimpleNamespace(NAMES=("double",)))
 
 
 def test_the_good_notebook_breaks_no_rule():
