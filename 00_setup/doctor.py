@@ -11,6 +11,7 @@ import importlib.machinery
 import importlib.util
 import io
 import json
+import locale
 import os
 import platform
 import re
@@ -26,20 +27,47 @@ ROOT = Path(__file__).resolve().parent.parent
 OK, WARNING, PROBLEM = "✓", "!", "✗"
 MARK = "DOCTOR:"  # 子进程的答案以它开头
 TORCH_SECONDS = 300  # 第一次导入 PyTorch、第一次启动显卡都可能很慢
-REINSTALL = "运行 python 00_setup/start.py，它会装好缺少的包"
-REBUILD = "删除 .venv 文件夹，再运行 python 00_setup/start.py 重新安装"
+HELP_PAGE = "00_setup/07_troubleshooting.md"
 Line = tuple[str, str, str]  # （记号, 说明, 解决办法）
+
+
+def see(cure: str, section: str) -> str:
+    """解决办法，加上常见问题页里对应的标题。"""
+    return f"{cure}；详见 {HELP_PAGE} 的“{section}”"
+
+
+REINSTALL = see("运行 python 00_setup/start.py，它会装好缺少的包", "导入时报 ImportError")
+REBUILD = "删除 .venv 文件夹，再运行 python 00_setup/start.py 重新安装"
+REPAIR = see(REBUILD, "torch 与 torchvision 不配对")
 
 
 def check_python() -> list[Line]:
     """解释器的版本和位数。"""
     version = platform.python_version()
     if sys.version_info < (3, 10):  # noqa: UP036  这里正是来检查它的
-        return [(PROBLEM, f"Python {version} 太旧", "安装 Python 3.10 或更新的版本")]
+        return [(PROBLEM, f"Python {version} 太旧",
+                 see("安装 Python 3.10 或更新的版本", "安装时找不到合适的版本"))]
     if sys.maxsize < 2**32:
-        return [(PROBLEM, f"Python {version} 是 32 位的", "安装 64 位的 Python")]
+        return [(PROBLEM, f"Python {version} 是 32 位的",
+                 see("安装 64 位的 Python", "安装时找不到合适的版本"))]
     where = "独立环境" if sys.prefix != sys.base_prefix else "系统环境"
-    return [(OK, f"Python {version}（{platform.machine()}，{where}）", "")]
+    lines = [(OK, f"Python {version}（{platform.machine()}，{where}）", "")]
+    if is_translated():
+        lines.append((WARNING, "这是 Intel 版的 Python，在 Apple 芯片上靠转译运行，很慢",
+                      see("安装 Apple 芯片版的 Python", "Apple 芯片上装成了 Intel 版的 Python")))
+    return lines
+
+
+def is_translated() -> bool:
+    """macOS 是否正在用 Rosetta 转译运行这个 Python。来源：Apple 文档里的 sysctl.proc_translated。"""
+    if sys.platform != "darwin":
+        return False
+    command = ["sysctl", "-n", "sysctl.proc_translated"]  # Intel 电脑上没有这一项
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.stdout.strip() == "1"
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
@@ -109,15 +137,51 @@ def check_device() -> list[Line]:
     error = ((x.to(device) @ x.to(device)).cpu() - x @ x).abs().max().item()
     if not error <= 1e-2:  # 也包括 nan
         return [(PROBLEM, f"设备 {device} 的矩阵乘法误差 {error:.1e} 太大",
-                 "设置环境变量 COURSE_DEVICE=cpu，改用 CPU")]
+                 see("设置环境变量 COURSE_DEVICE=cpu，改用 CPU", "苹果电脑（MPS）缺算子或数值不同"))]
     lines = [(OK, f"设备 {device}：矩阵乘法结果正确", "")]
+    if device.type == "cuda":
+        lines += check_gpu_memory(*torch.cuda.mem_get_info(device))
     if reason.getvalue():
-        lines.append((WARNING, reason.getvalue().strip().rstrip("。"), REBUILD))
+        lines.append((WARNING, reason.getvalue().strip().rstrip("。"),
+                      see(REBUILD, "CUDA 版本不匹配")))
     elif device.type == "cpu" and not os.environ.get("COURSE_DEVICE") and (card := nvidia_driver()):
-        cpu_wheel = torch.version.cuda is None
-        why = "安装的是 CPU 版 PyTorch" if cpu_wheel else "驱动比 PyTorch 要求的旧，请更新驱动"
-        lines.append((WARNING, f"有显卡 {card}，但没有用上：{why}", REBUILD))
+        if torch.version.cuda is None:
+            why, cure = "安装的是 CPU 版 PyTorch", see(REBUILD, "有显卡却没有用上")
+        else:
+            why = "驱动比 PyTorch 要求的旧"
+            cure = see("更新显卡驱动", "CUDA 版本不匹配")
+        lines.append((WARNING, f"有显卡 {card}，但没有用上：{why}", cure))
     return lines
+
+
+def check_gpu_memory(free: int, total: int) -> list[Line]:
+    """空闲的显存（字节）。"""
+    shown = f"空闲显存 {free / 2**30:.1f} GB，共 {total / 2**30:.1f} GB"
+    if free < 2**30:
+        return [(WARNING, shown, see("关掉占用显卡的程序", "CUDA out of memory"))]
+    return [(OK, shown, "")]
+
+
+def check_threads() -> list[Line]:
+    """PyTorch 用几个 CPU 核。"""
+    import torch
+
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if threads == 1 and cores > 1:
+        return [(WARNING, f"电脑有 {cores} 个核，PyTorch 只用 1 个",
+                 see("去掉环境变量 OMP_NUM_THREADS 和 MKL_NUM_THREADS", "训练太慢"))]
+    return [(OK, f"PyTorch 用 {threads} 个线程，电脑有 {cores} 个核", "")]
+
+
+def check_tensorboard() -> list[Line]:
+    """TensorBoard 能不能写日志。"""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        SummaryWriter(folder).close()
+        if not list(Path(folder).iterdir()):
+            raise RuntimeError("没有写出日志文件")
+    return [(OK, "TensorBoard 可以写日志", "")]
 
 
 def free_memory() -> float | None:
@@ -140,9 +204,11 @@ def check_memory() -> list[Line]:
     shown = f"{memory:.1f} GB" if memory is not None else "未知"
     lines = [(OK, f"空闲内存 {shown}，空闲磁盘 {disk:.1f} GB", "")]
     if memory is not None and memory < 2:
-        lines.append((WARNING, f"空闲内存只有 {shown}", "关掉不用的程序，课程需要约 2 GB"))
+        lines.append((WARNING, f"空闲内存只有 {shown}", 
+                      see("关掉不用的程序，课程需要约 2 GB", "内存不够，内核中途退出")))
     if disk < 1:
-        lines.append((WARNING, f"磁盘只剩 {disk:.1f} GB", "清理磁盘，数据集需要几百 MB"))
+        lines.append((WARNING, f"磁盘只剩 {disk:.1f} GB", 
+                      see("清理磁盘，数据集需要几百 MB", "磁盘不够")))
     return lines
 
 
@@ -157,10 +223,10 @@ def check_path() -> list[Line]:
         tempfile.TemporaryFile(dir=ROOT).close()
     except OSError:
         lines.append((WARNING, f"{ROOT} 不能写入，保存不了笔记本和数据",
-                      "把课程移到自己的文件夹里，例如桌面"))
+                      see("把课程移到自己的文件夹里，例如桌面", "文件夹不能写入，或路径太长")))
     if os.name == "nt" and len(str(ROOT)) > 100:
         lines.append((WARNING, "课程的路径太长，安装时可能超过 Windows 的限制",
-                      "把课程移到短一些的位置，例如 D:\\course"))
+                      see("把课程移到短一些的位置，例如 D:\\course", "文件夹不能写入，或路径太长")))
     return lines
 
 
@@ -172,14 +238,52 @@ def check_common() -> list[Line]:
         return [(OK, "没有同名的 common 包", "")]
     where = foreign.origin or list(foreign.submodule_search_locations or ["?"])[0]
     return [(WARNING, f"另有一个叫 common 的包：{where}",
-             "最好用 pip uninstall common 卸载它，或从 PYTHONPATH 里去掉")]
+             see("用 pip uninstall common 卸载它，或从 PYTHONPATH 里去掉", "import common 失败"))]
 
 
 def check_kernel() -> list[Line]:
-    """Jupyter 内核能否启动所需的模块。"""
+    """有没有 Jupyter 内核；名叫 python3 的内核用的是不是这个 Python。"""
     if importlib.util.find_spec("ipykernel") is None:
         return [(PROBLEM, "没有 Jupyter 内核（ipykernel）", REINSTALL)]
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    command = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    if is_other_python(command):
+        return [(WARNING, f"名叫 python3 的内核用的是另一个 Python：{command}",
+                 see("打开笔记本后选择 .venv 的内核", "内核不对：装了包却说没有"))]
     return [(OK, "Jupyter 内核已安装", "")]
+
+
+def is_other_python(command: str) -> bool:
+    """内核启动的是不是别的解释器。只写名字（python、python3.12）的，Jupyter 会换成当前的。"""
+    if re.fullmatch(r"python[\d.]*(\.exe)?", command, re.IGNORECASE):
+        return False
+    # 只比较环境，不追到真正的解释器：所有的 venv 都链接到同一个
+    return Path(command).absolute().parent != Path(sys.executable).absolute().parent
+
+
+def check_openmp() -> list[Line]:
+    """环境里有没有装进两份 OpenMP：conda 的 MKL 加上 pip 的 torch。"""
+    lines = []
+    conda = Path(sys.prefix, "conda-meta")
+    parts = [p.name for p in conda.glob("*.json") if p.name.startswith(("mkl-", "intel-openmp-"))]
+    by_conda = any(p.name.startswith("pytorch-") for p in conda.glob("*.json"))
+    if parts and not by_conda and importlib.util.find_spec("torch"):
+        lines.append((WARNING, "conda 的 MKL 和 pip 的 torch 装在同一个环境里，可能报 OMP Error #15",
+                      see("另建一个环境，运行 python 00_setup/start.py", "OMP Error #15")))
+    if "KMP_DUPLICATE_LIB_OK" in os.environ:
+        lines.append((WARNING, "环境变量 KMP_DUPLICATE_LIB_OK 会掩盖错误，可能算错而不报错",
+                      see("去掉这个环境变量", "OMP Error #15")))
+    return lines or [(OK, "没有重复的 OpenMP", "")]
+
+
+def check_encoding() -> list[Line]:
+    """打开文本文件时默认的编码。"""
+    name = locale.getpreferredencoding(False)
+    if name.lower().replace("-", "") != "utf8":
+        return [(WARNING, f"打开文本文件时默认的编码是 {name}，不是 UTF-8",
+                 see('自己写 open 时加上 encoding="utf-8"', "中文乱码与 gbk 解码错误"))]
+    return [(OK, "文本文件默认用 UTF-8", "")]
 
 
 def check_data() -> list[Line]:
@@ -188,22 +292,27 @@ def check_data() -> list[Line]:
     from common.data import status
 
     return [(OK if complete else WARNING, f"数据 {name}：{where}",
-             "" if complete else "不联网也能学：会自动改用内置替身；手动放置见 data/README.md")
+             "" if complete else see("不联网也能学：会自动改用内置替身", "数据集缺失或下载不了"))
             for name, where, complete in status()]
 
 
 Checks = tuple[tuple[Callable[[], list[Line]], str, str], ...]  # （检查, 名称, 出错时的办法）
 BASIC_CHECKS: Checks = (
-    (check_python, "Python", "安装 Python 3.10 或更新的版本"),
+    (check_python, "Python", see("安装 Python 3.10 或更新的版本", "安装时找不到合适的版本")),
     (check_path, "课程文件夹", "重新下载整个课程"),
     (check_memory, "内存和磁盘", "关掉不用的程序再试"),
     (check_packages, "安装的包", REINSTALL),
     (check_kernel, "Jupyter 内核", REINSTALL),
+    (check_openmp, "OpenMP", REBUILD),
+    (check_encoding, "文本编码", "设置环境变量 PYTHONUTF8=1"),
     (check_common, "同名的 common 包", "重新下载整个课程"),
 )
 TORCH_CHECKS: Checks = (
-    (check_torch_pair, "torch 与 torchvision 的配对", REBUILD),
-    (check_device, "设备", "设置环境变量 COURSE_DEVICE=cpu 再试；仍不行就" + REBUILD),
+    (check_torch_pair, "torch 与 torchvision 的配对", REPAIR),
+    (check_device, "设备",
+     see("设置环境变量 COURSE_DEVICE=cpu 再试；仍不行就" + REBUILD, "CUDA 版本不匹配")),
+    (check_threads, "CPU 的核", see("去掉环境变量 OMP_NUM_THREADS", "训练太慢")),
+    (check_tensorboard, "TensorBoard", see(REBUILD, "TensorBoard 看不到数据")),
     (check_data, "数据", "看 data/README.md"),
 )
 

@@ -1,14 +1,17 @@
 """体检：每一种问题都要被发现，都有解决办法；无论怎样都没有 traceback。"""
 
+import ast
 import importlib.util
 import os
 import subprocess
 import sys
 from collections import namedtuple
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import doctor
+import page_rules
 import pytest
 import torch
 import torchvision
@@ -41,6 +44,15 @@ def test_this_environment():
 
 
 # ---- 退出码与格式 ----
+
+
+def test_cures_lead_to_sections_of_the_page():
+    page = (doctor.ROOT / doctor.HELP_PAGE).read_text(encoding="utf-8")
+    headings = {words for _, words in page_rules.headings(page)}
+    code = ast.parse(Path(doctor.__file__).read_text(encoding="utf-8"))
+    calls = [n for n in ast.walk(code) if isinstance(n, ast.Call) and ast.unparse(n.func) == "see"]
+    named = {ast.literal_eval(call.args[1]) for call in calls}
+    assert len(named) > 12 and named <= headings
 
 
 def test_exit_status_and_cures(monkeypatch, capsys):
@@ -77,7 +89,8 @@ def test_without_torch_there_are_no_torch_checks(monkeypatch, capsys):
 ])
 def test_python(monkeypatch, version, bits, word):
     monkeypatch.setattr(doctor, "sys", SimpleNamespace(
-        version_info=version, maxsize=2 ** (bits - 1) - 1, prefix="a", base_prefix="b"))
+        version_info=version, maxsize=2 ** (bits - 1) - 1, prefix="a", base_prefix="b",
+        platform="linux"))
     (line,) = doctor.check_python()
     assert word in line[1] and line[0] == (doctor.PROBLEM if word else doctor.OK)
 
@@ -110,6 +123,52 @@ def test_packages(versions):
 def test_versions_are_compared_as_numbers(low, high):
     assert doctor.version_numbers(low) < doctor.version_numbers(high)
     assert doctor.version_numbers("2.6.0") == doctor.version_numbers("2.6")
+
+
+@pytest.mark.parametrize(("platform", "answer", "found"), [
+    ("darwin", "1\n", True), ("darwin", "0\n", False), ("darwin", "", False),
+    ("linux", "1\n", False),
+])
+def test_translated_python(monkeypatch, platform, answer, found):
+    monkeypatch.setattr(doctor.sys, "platform", platform)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=answer))
+    assert (doctor.WARNING in marks(doctor.check_python())) == found
+
+
+@pytest.mark.parametrize(("command", "other"), [
+    (sys.executable, False), ("python", False), ("python3.12", False), ("python.exe", False),
+    (os.path.join(os.sep, "elsewhere", "bin", "python"), True),
+])
+def test_kernel_of_another_python(monkeypatch, command, other):
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    monkeypatch.setattr(KernelSpecManager, "get_kernel_spec",
+                        lambda self, name: SimpleNamespace(argv=[command, "-m"]))
+    (line,) = doctor.check_kernel()
+    assert (line[0] == doctor.WARNING and command in line[1]) == other
+
+
+def test_openmp_twice(monkeypatch, tmp_path):
+    monkeypatch.delenv("KMP_DUPLICATE_LIB_OK", raising=False)
+    assert marks(doctor.check_openmp()) == [doctor.OK]
+    monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
+    (tmp_path / "conda-meta").mkdir()
+    (tmp_path / "conda-meta" / "mkl-2024.2.json").touch()
+    (line,) = doctor.check_openmp()
+    assert line[0] == doctor.WARNING and "OMP Error #15" in line[1] + line[2]
+    (tmp_path / "conda-meta" / "pytorch-2.6.json").touch()  # 整套都来自 conda，只有一份
+    assert marks(doctor.check_openmp()) == [doctor.OK]
+    monkeypatch.setenv("KMP_DUPLICATE_LIB_OK", "TRUE")
+    (line,) = doctor.check_openmp()
+    assert line[0] == doctor.WARNING and "KMP_DUPLICATE_LIB_OK" in line[1]
+
+
+@pytest.mark.parametrize(("name", "mark"), [
+    ("utf-8", doctor.OK), ("UTF-8", doctor.OK), ("cp936", doctor.WARNING), ("gbk", doctor.WARNING),
+])
+def test_text_encoding(monkeypatch, name, mark):
+    monkeypatch.setattr(doctor.locale, "getpreferredencoding", lambda *_: name)
+    assert marks(doctor.check_encoding()) == [mark]
 
 
 def test_missing_kernel(monkeypatch):
@@ -195,6 +254,30 @@ def test_device(monkeypatch, no_choice):
     assert "驱动" in doctor.check_device()[1][1]
     monkeypatch.setenv("COURSE_DEVICE", "cpu")  # 自己选的，不必提醒
     assert marks(doctor.check_device()) == [doctor.OK]
+
+
+def test_free_memory_of_a_gpu():
+    assert marks(doctor.check_gpu_memory(6 * 2**30, 8 * 2**30)) == [doctor.OK]
+    (line,) = doctor.check_gpu_memory(2**29, 8 * 2**30)
+    assert line[0] == doctor.WARNING and "0.5 GB" in line[1]
+
+
+@pytest.mark.parametrize(("threads", "cores", "mark"), [
+    (1, 8, doctor.WARNING), (1, 1, doctor.OK), (4, 8, doctor.OK), (2, None, doctor.OK),
+])
+def test_threads(monkeypatch, threads, cores, mark):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: cores)
+    assert marks(doctor.check_threads()) == [mark]
+
+
+def test_tensorboard(monkeypatch):
+    import torch.utils.tensorboard as board
+
+    assert marks(doctor.check_tensorboard()) == [doctor.OK]
+    monkeypatch.setattr(board, "SummaryWriter", lambda folder: SimpleNamespace(close=lambda: None))
+    with pytest.raises(RuntimeError, match="日志"):
+        doctor.check_tensorboard()
 
 
 def test_device_that_was_given_up(monkeypatch, no_choice, capsys):
