@@ -27,18 +27,17 @@ def tags(cell: dict) -> list[str]:
 @functools.cache
 def _scratch_code(path: Path) -> tuple:
     cells = [c for c in code_cells(load(path)) if {"setup", "scratch"} & set(tags(c))]
-    name = path.name
-    return tuple(compile(source(c), f"{name}[{i}]", "exec") for i, c in enumerate(cells))
+    return tuple(compile(source(c), f"{path.name}[{i}]", "exec") for i, c in enumerate(cells))
 
 
-def load_scratch(path: Path) -> dict:
-    """依次运行标签为 setup 和 scratch 的格，返回其中定义的名字。不训练，不读数据。"""
+def run_cells(cells) -> dict:
+    """依次运行几格代码（文字或编译好的），返回其中定义的名字。"""
     namespace = {"__name__": "__main__"}
     before = os.environ.get("COURSE_ROOT")
     os.environ["COURSE_ROOT"] = str(ROOT)
     try:
         with contextlib.redirect_stdout(None):
-            for code in _scratch_code(path):
+            for code in cells:
                 exec(code, namespace)
     finally:
         if before is None:
@@ -46,6 +45,11 @@ def load_scratch(path: Path) -> dict:
         else:
             os.environ["COURSE_ROOT"] = before
     return namespace
+
+
+def load_scratch(path: Path) -> dict:
+    """依次运行标签为 setup 和 scratch 的格，返回其中定义的名字。不训练，不读数据。"""
+    return run_cells(_scratch_code(path))
 
 
 @dataclass(frozen=True)
