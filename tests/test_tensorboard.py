@@ -89,6 +89,11 @@ def get(base, path, body=None, **query):
         return None
 
 
+def ask(base, path, **query):
+    """等到这个地址有内容为止。"""
+    return wait_for(lambda: get(base, path, **query), f"{path} 没有内容")
+
+
 def expected_tags(plugin):
     parameters = {f"{layer}/{kind}" for layer in LAYERS for kind in ("weight", "bias")}
     return {
@@ -116,38 +121,36 @@ def test_a_real_server_shows_everything_that_was_logged(logs, tmp_path, options)
 
             path = f"/data/plugin/{plugin}/tags"
             wait_for(complete, f"{path} 的答案不全：{get(base, path)}")
-        assert sorted(get(base, "/data/runs")) == sorted(RUNS)
+        assert sorted(ask(base, "/data/runs")) == sorted(RUNS)
 
         run, tag = "lr=0.1", "train/loss"
         steps, values = names["read_scalars"](top / run)[tag]
-        rows = get(base, "/data/plugin/scalars/scalars", run=run, tag=tag)
+        rows = ask(base, "/data/plugin/scalars/scalars", run=run, tag=tag)
         assert [row[1] for row in rows] == steps  # 每行是 [时刻, 步, 值]
         assert [row[2] for row in rows] == pytest.approx(values)
 
-        graphs = get(base, "/data/plugin/graphs/info")
+        graphs = ask(base, "/data/plugin/graphs/info")
         assert sorted(graphs) == sorted(RUNS) and graphs[run]["run_graph"]
 
-        projector = get(base, "/data/plugin/projector/runs")
-        assert sorted(projector) == sorted(RUNS)
-        info = get(base, "/data/plugin/projector/info", run=run)
+        assert sorted(ask(base, "/data/plugin/projector/runs")) == sorted(RUNS)
+        info = ask(base, "/data/plugin/projector/info", run=run)
         shown = {row["tensorName"]: row["tensorShape"] for row in info["embeddings"]}
         stored = names["read_embeddings"](top / run)
         assert shown == {name: list(X.shape) for name, (X, _, _) in stored.items()}
 
-        experiment = get(base, "/data/plugin/hparams/experiment", body={})
+        experiment = ask(base, "/data/plugin/hparams/experiment", body={})
         assert {row["name"] for row in experiment["hparamInfos"]} >= {"lr"}
         request = {"startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS"],
                    "colParams": []}
-        groups = get(base, "/data/plugin/hparams/session_groups", body=request)
-        assert groups["totalSize"] == len(RUNS)
+        groups = ask(base, "/data/plugin/hparams/session_groups", body=request)
         rates = {group["hparams"]["lr"] for group in groups["sessionGroups"]}
-        assert rates == set(RUNS.values())
+        assert groups["totalSize"] == len(RUNS) and rates == set(RUNS.values())
 
 
 def test_a_server_without_logs_still_answers(tmp_path):
     """日志目录的层级不对时，网页是空的，不是报错。"""
     (tmp_path / "empty").mkdir()
     with server(tmp_path / "empty", tmp_path, "--load_fast=false") as base:
-        assert wait_for(lambda: get(base, "/data/plugins_listing"), "服务器没有回答")
+        assert "scalars" in ask(base, "/data/plugins_listing")
         assert get(base, "/data/plugin/scalars/tags") == {}
         assert get(base, "/data/runs") == []

@@ -90,16 +90,17 @@ def check_as_strided_view(ns):
     mine, reference = ns["as_strided_view"], torch.as_strided
     layouts = (
         ((3, 3), (1, 1), None), ((3,), (5,), None), ((2, 3), (0, 1), 0), ((), (), 3),
-        ((2, 2), (4, 2), 1), ((2, 3, 2), (2, 1, 3), 0), ((2, 0), (1, 1), None), ((1, 4), (77, 1), None),
+        ((2, 2), (4, 2), 1), ((2, 3, 2), (2, 1, 3), 0), ((2, 0), (1, 1), None),
+        ((1, 4), (77, 1), None),
     )
     for dtype, (size, stride, offset) in itertools.product(TOLERANCE, layouts):
-        for name in variants():
+        for name in ("连续", "换次序", "切片", "列", "三维", "一个数"):
             base = randn(4, 6, 2, dtype=dtype)
 
             def view(x, name=name):                            # 在函数里面取视图，梯度回到整条带子
                 views = {"连续": x, "换次序": x.permute(2, 0, 1), "切片": x[:2, 1:, :1],
                          "列": x[:, 2], "三维": x[::2, ::3], "一个数": x[1, 1, 1]}
-                return views.get(name, x)
+                return views[name]
 
             same(lambda x: mine(view(x), size, stride, offset),  # noqa: B023
                  lambda x: reference(view(x), size, stride, offset), base)  # noqa: B023

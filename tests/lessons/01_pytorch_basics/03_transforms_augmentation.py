@@ -131,7 +131,8 @@ def check_random_crop(ns):
         image = torch.arange(1, 57).reshape(1, 8, 7)  # 每个像素都不同；填充处是 0
         h, w = (size, size) if isinstance(size, int) else size
         padded = image if padding is None else TF.pad(image, padding)
-        views = {(t, l): TF.crop(padded, t, l, h, w) for t in range(rows) for l in range(cols)}
+        places = itertools.product(range(rows), range(cols))
+        views = {(i, j): TF.crop(padded, i, j, h, w) for i, j in places}
         keys = {tuple(v.flatten().tolist()): k for k, v in views.items()}
         counts = torch.zeros(rows, cols)
         for _ in range(200 * rows * cols):
@@ -223,7 +224,7 @@ def check_crop_each(ns):
 
         def one_by_one(X):
             windows = zip(X, tops.tolist(), lefts.tolist(), strict=True)  # noqa: B023
-            return torch.stack([TF.crop(x, t, l, h, w) for x, t, l in windows])  # noqa: B023
+            return torch.stack([TF.crop(x, i, j, h, w) for x, i, j in windows])  # noqa: B023
 
         for dtype in TOLERANCE:
             same(lambda X: mine(X, tops, lefts, h, w), one_by_one,  # noqa: B023
@@ -248,8 +249,8 @@ BROKEN = [
      "canvas[..., bottom : bottom + H, left : left + W]"),
     ("pad", "sides * (4 // len(sides))", "(sides * 4)[:4][::-1]"),
     ("crop", "min(max(top + height, 0), H)", "min(max(height, 0), H)"),
-    ("crop", "canvas[..., t - top : b - top, l - left : r - left]",
-     "canvas[..., : b - t, : r - l]"),
+    ("crop", "canvas[..., r0 - top : r1 - top, c0 - left : c1 - left]",
+     "canvas[..., : r1 - r0, : c1 - c0]"),
     ("random_crop", "img.shape[-2] - h + 1, img.shape[-1] - w + 1",
      "img.shape[-2] - h, img.shape[-1] - w"),
     ("random_crop", "left = int(torch.randint(cols, (), generator=generator))", "left = top"),
@@ -265,6 +266,6 @@ MUTATIONS = [
       "n_a * std_a**2 + n_b * std_b**2 + n * mean**2"),
      ("(n_a * mean_a + n_b * mean_b) / n", "(mean_a + mean_b) / 2"), (".sqrt()", "")],
     [("torch.arange(len(X)) - 1", "torch.arange(len(X)) - 2"), ("min(max(top, 0), H)", "top"),
-     ("lam = 1 - (b - t) * (r - l) / (H * W)", "lam = 1 - size * size / (H * W)"),
+     ("lam = 1 - (r1 - r0) * (c1 - c0) / (H * W)", "lam = 1 - size * size / (H * W)"),
      ("mixed = X.clone()", "mixed = X"), ("lam * soft + (1 - lam)", "(1 - lam) * soft + lam")],
 ]

@@ -15,8 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 NAMES = (
     "checksum", "read_records", "read_scalars", "smooth", "read_histograms", "rebin",
-    "read_images", "pr_curve_points", "read_tensors", "read_embeddings", "pca", "read_hparams",
-    "find_runs",
+    "read_images", "pr_curve_points", "read_tensors", "read_embeddings", "pca_project",
+    "read_hparams", "find_runs",
 )
 FORBIDDEN = frozenset({
     "masked_crc32c", "crc32c", "crc32", "RecordReader", "RecordWriter", "PyRecordReader_New",
@@ -233,8 +233,8 @@ def check_read_embeddings(ns):
         refuses(ns["read_embeddings"], empty)
 
 
-def check_pca(ns):
-    pca = ns["pca"]
+def check_pca_project(ns):
+    pca = ns["pca_project"]
     for dtype, tol in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
         for N, D in ((20, 5), (6, 9), (40, 1)):
             X = randn(N, D, dtype=dtype) * torch.arange(1, D + 1, dtype=dtype) + 3
@@ -306,8 +306,8 @@ BROKEN = [
     ("read_tensors", ".plugin_name == plugin", ".plugin_name"),
     ("read_embeddings", "tiles.flatten(1, 2).transpose(0, 1)",
      "tiles.transpose(1, 2).flatten(1, 2).transpose(0, 1)"),
-    ("pca", "centred = X - X.mean(0)", "centred = X"),
-    ("pca", "(S**2 / (S**2).sum())", "(S / S.sum())"),
+    ("pca_project", "centred = X - X.mean(0)", "centred = X"),
+    ("pca_project", "(S**2 / (S**2).sum())", "(S / S.sum())"),
     ("read_hparams", 'value.WhichOneof("kind")', '"number_value"'),
     ("find_runs", ".rglob(", ".glob("),
 ]
