@@ -30,7 +30,7 @@ def logs(tmp_path_factory):
     """用笔记本自己的 train_and_log 在随机数据上训练两次，各写一个日志目录。"""
     top = tmp_path_factory.mktemp("日志 runs")
     names, g = load_scratch(NOTEBOOK), torch.Generator().manual_seed(0)
-    train = torch.rand(640, 1, 28, 28, generator=g), torch.randint(10, (640,), generator=g)
+    train = torch.rand(1280, 1, 28, 28, generator=g), torch.randint(10, (1280,), generator=g)
     test = torch.rand(60, 1, 28, 28, generator=g), torch.randint(10, (60,), generator=g)
     for name, lr in RUNS.items():
         names["train_and_log"](top / name, train, test, CLASSES, lr, 2, 0, 20)

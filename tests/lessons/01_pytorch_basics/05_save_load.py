@@ -152,7 +152,8 @@ def check_differences(ns):
         assert differences(a, copy.deepcopy(a)) == []
     for a, b in ((t([1.0]), t([1.0 + 1e-7])), (t([0.0]), t([-0.0])), (t([0]), t([0.0])),
                  (torch.zeros(1, dtype=torch.int32), torch.zeros(1)), (t([1.0]), t([[1.0]])),
-                 (1, 1.0), (1, True), ([1, 2], [1]), ({"a": 1}, {"b": 1}), ({}, {"a": 1}), (t(1), 1)):
+                 (1, 1.0), (1, True), ([1, 2], [1]), ({"a": 1}, {"b": 1}),
+                 ({}, {"a": 1}), (t(1), 1)):
         assert differences(a, b), f"{a} 与 {b} 应该不同"
         assert differences({"k": [a]}, {"k": [b]}) and differences([b, 0], [a, 0])
     assert len(differences({"a": t([1.0]), "b": [1, 2]}, {"a": t([2.0]), "b": [1, 3]})) == 2
