@@ -9,6 +9,7 @@ from rules import parse
 
 # 名字 → 为什么各个笔记本里的定义故意不同
 DELIBERATELY_DIFFERENT: dict[str, str] = {
+    "matmul": "2.3 节是张量的矩阵乘法；2.5 节是自动微分引擎里的一种运算",
     "one_epoch": "测速用的小函数：3.4 节替换数据管道，3.6 节替换每一步的做法",
 }
 

@@ -225,7 +225,7 @@ BROKEN = [
     ("train_run", "            optimizer.zero_grad()\n", ""),
     ("train_run", "        model.train()\n", ""),
     ("train_run", '            run["scheduler"].step()\n', ""),
-    ("train_run", "model(prepare(X))", "model(X)"),
+    ("train_run", "prepare(augment(X, generator))", "augment(prepare(X), generator)"),
     ("predict_logits", "    model.eval()\n", ""),
     ("predict_logits", "model(prepare(part))", "model(part)"),
     ("accuracy", "argmax(dim=1)", "argmin(dim=1)"),

@@ -9,8 +9,8 @@ from torch.distributions import kl_divergence as torch_kl
 
 NAMES = ("entropy", "kl_divergence", "inverse_cdf", "sample_categorical")
 FORBIDDEN = frozenset({
-    "Categorical", "OneHotCategorical", "distributions", "entropy", "entr", "xlogy", "kl_divergence",
-    "kl_div", "cross_entropy", "multinomial", "choice", "choices",
+    "Categorical", "OneHotCategorical", "distributions", "entropy", "entr", "xlogy",
+    "kl_divergence", "kl_div", "cross_entropy", "multinomial", "choice", "choices",
 })
 SHAPES = ((1,), (5,), (3, 4), (2, 3, 7), (0, 4))
 BAD = (
@@ -139,6 +139,7 @@ BROKEN = [
     ("entropy", "-(p * safe.log()).sum(-1)", "-(p * safe.log()).sum(0)"),
     ("entropy", "-(p * safe.log()).sum(-1)", "-(p * safe.log2()).sum(-1)"),
     ("entropy", "-(p * safe.log()).sum(-1)", "-(p.detach() * safe.log()).sum(-1)"),
+    ("entropy", "-(p * safe.log()).sum(-1)", "-torch.where(p > 0, p * p.log(), 0.0).sum(-1)"),
     ("entropy", "if not ((p >= 0) & (p < float(\"inf\"))).all():", "if False:"),
     ("entropy", "if (off > 1e-5).any():", "if False:"),
     ("entropy", "(off > 1e-5).any()", "(off > 1e-5).all()"),
@@ -160,7 +161,8 @@ MUTATIONS = [
     [("if positive else 1 - sensitivity", ""),
      ("sick * belief / (sick * belief + healthy * (1 - belief))",
       "sick * prior / (sick * prior + healthy * (1 - prior))"),
-     ("healthy * (1 - belief)", "healthy * belief"), ("(sick * belief + healthy", "(belief + healthy"),
+     ("healthy * (1 - belief)", "healthy * belief"),
+     ("(sick * belief + healthy", "(belief + healthy"),
      ("if positive else 1 - false_positive", "")],
     [("/ len(z) ** 0.5", "/ len(z)"), ("(a ** 2 / 2 - a * x).exp()", "1.0"),
      ("a ** 2 / 2 - a * x", "a * x - a ** 2 / 2"), ("x = z + a", "x = z"), ("x > a", "x > 0")],
