@@ -112,7 +112,7 @@ def test_runs_in_a_namespace_without_network():
 
 def test_runs_from_a_folder_with_a_chinese_name_and_another_working_directory(tmp_path):
     home = tmp_path / "深度 学习"
-    for name in ("common", "00_setup", NOTEBOOKS[0].parent.name):
+    for name in {"common", "00_setup", NOTEBOOKS[0].parent.name}:
         shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
