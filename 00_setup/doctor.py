@@ -59,7 +59,7 @@ def check_python() -> list[Line]:
 
 
 def is_translated() -> bool:
-    """macOS 是否正在用 Rosetta 转译运行这个 Python。来源：Apple 文档里的 sysctl.proc_translated。"""
+    """macOS 是否正在用 Rosetta 转译运行这个 Python。来源：Apple 文档，sysctl.proc_translated。"""
     if sys.platform != "darwin":
         return False
     command = ["sysctl", "-n", "sysctl.proc_translated"]  # Intel 电脑上没有这一项
@@ -137,7 +137,7 @@ def check_device() -> list[Line]:
     error = ((x.to(device) @ x.to(device)).cpu() - x @ x).abs().max().item()
     if not error <= 1e-2:  # 也包括 nan
         return [(PROBLEM, f"设备 {device} 的矩阵乘法误差 {error:.1e} 太大",
-                 see("设置环境变量 COURSE_DEVICE=cpu，改用 CPU", "苹果电脑（MPS）缺算子或数值不同"))]
+                 see("设置环境变量 COURSE_DEVICE=cpu", "苹果电脑（MPS）缺算子或数值不同"))]
     lines = [(OK, f"设备 {device}：矩阵乘法结果正确", "")]
     if device.type == "cuda":
         lines += check_gpu_memory(*torch.cuda.mem_get_info(device))
@@ -204,10 +204,10 @@ def check_memory() -> list[Line]:
     shown = f"{memory:.1f} GB" if memory is not None else "未知"
     lines = [(OK, f"空闲内存 {shown}，空闲磁盘 {disk:.1f} GB", "")]
     if memory is not None and memory < 2:
-        lines.append((WARNING, f"空闲内存只有 {shown}", 
+        lines.append((WARNING, f"空闲内存只有 {shown}",
                       see("关掉不用的程序，课程需要约 2 GB", "内存不够，内核中途退出")))
     if disk < 1:
-        lines.append((WARNING, f"磁盘只剩 {disk:.1f} GB", 
+        lines.append((WARNING, f"磁盘只剩 {disk:.1f} GB",
                       see("清理磁盘，数据集需要几百 MB", "磁盘不够")))
     return lines
 
@@ -269,7 +269,7 @@ def check_openmp() -> list[Line]:
     parts = [p.name for p in conda.glob("*.json") if p.name.startswith(("mkl-", "intel-openmp-"))]
     by_conda = any(p.name.startswith("pytorch-") for p in conda.glob("*.json"))
     if parts and not by_conda and importlib.util.find_spec("torch"):
-        lines.append((WARNING, "conda 的 MKL 和 pip 的 torch 装在同一个环境里，可能报 OMP Error #15",
+        lines.append((WARNING, "conda 的 MKL 和 pip 的 torch 装在一个环境里，可能报 OMP Error #15",
                       see("另建一个环境，运行 python 00_setup/start.py", "OMP Error #15")))
     if "KMP_DUPLICATE_LIB_OK" in os.environ:
         lines.append((WARNING, "环境变量 KMP_DUPLICATE_LIB_OK 会掩盖错误，可能算错而不报错",

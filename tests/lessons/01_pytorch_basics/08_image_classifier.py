@@ -44,7 +44,7 @@ def check_shift(ns):
             tops, lefts = torch.randint(2 * pixels + 1, (2, len(X)), generator=g.manual_seed(5))
             wide = F.pad(X, (pixels,) * 4)
             H, W = shape[2:]
-            wanted = torch.stack([x[:, t:t + H, l:l + W] for x, t, l in
+            wanted = torch.stack([x[:, a:a + H, b:b + W] for x, a, b in
                                   zip(wide, tops.tolist(), lefts.tolist(), strict=True)])
             assert got.shape == X.shape and torch.equal(got, wanted)
     X = torch.zeros(3000, 1, 9, 9)
