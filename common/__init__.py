@@ -4,7 +4,7 @@
 """
 
 from .checks import ExerciseError, check_equal, check_exercise, expect
-from .data import ImageData, fashion_mnist
+from .data import ImageData, TableData, california_housing, fashion_mnist
 from .device import get_device, profile, profile_name, provenance, seed_everything
 from .plotting import (
     PALETTE,

@@ -1,6 +1,7 @@
 """数据集：先在本机找，再下载，都不行就用内置替身。接口和形状永远相同。"""
 
 import gzip
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .download import DataUnavailable, RemoteFile, fetch, find
+from .download import DataUnavailable, RemoteFile, fetch, find, read_member
 from .standin import fashion_mnist_standin
 
 _used: list[str] = []
@@ -35,6 +36,14 @@ class ImageData:
     X_test: torch.Tensor
     y_test: torch.Tensor
     classes: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class TableData:
+    """一张表：table 是 pandas 的 DataFrame；source 是 "real" 或 "built-in"。"""
+
+    table: object
     source: str
 
 
@@ -65,7 +74,16 @@ FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
     "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )
-ALL = (FASHION_MNIST,)
+CALIFORNIA_HOUSING = DataSet("California housing", _files(
+    (
+        "https://cdn.jsdelivr.net/gh/ageron/handson-ml2@master/datasets/housing/",  # 国内可用
+        "https://raw.githubusercontent.com/ageron/handson-ml2/master/datasets/housing/",
+    ),
+    ("table", "housing.tgz", 409488,
+     "d4cd501af90475f09b814c7447c7701f59bf28e8cf1180205ae5ace9737a0109"),
+))
+HOUSING_STANDIN = Path(__file__).resolve().parents[1] / "data" / "california_housing_standin.csv"
+ALL = (FASHION_MNIST, CALIFORNIA_HOUSING)
 
 
 def used() -> list[str]:
@@ -172,3 +190,18 @@ def fashion_mnist(
         is_image = tensor.dim() == 3
         tensors.append(tensor.unsqueeze(1).float().div_(255) if is_image else tensor.long())
     return ImageData(*tensors, FASHION_CLASSES, source)
+
+
+def california_housing() -> TableData:
+    """California housing：1990 年人口普查，加州 20,640 个街区的房价（替身是 4,128 行）。
+
+    列：经度、纬度（度），房龄中位数（年，52 封顶），房间总数、卧室总数（有缺失）、人口、户数，
+    收入中位数（万美元），房价中位数（美元，500,001 封顶），离海远近（5 类）。
+    来源：Pace & Barry (1997), https://doi.org/10.1016/S0167-7152(96)00140-X
+    """
+    import pandas as pd  # 只有读表格的笔记本需要它
+
+    def read(paths: dict[str, Path]) -> object:
+        return pd.read_csv(io.BytesIO(read_member(paths["table"], "housing.csv")))
+
+    return TableData(*load(CALIFORNIA_HOUSING, read, lambda: pd.read_csv(HOUSING_STANDIN)))

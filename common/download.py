@@ -3,7 +3,6 @@
 import hashlib
 import os
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -190,22 +189,19 @@ def fetch(file: RemoteFile) -> Path:
     return target
 
 
-def unpack(archive: Path, folder: Path) -> Path:
-    """把 .zip 或 .tar.* 解到 folder：先解到临时文件夹，全部成功才改名到位。
+def read_member(archive: Path, name: str) -> bytes:
+    """读出 .zip 或 .tar.* 里的一个文件。不往硬盘上解压，所以不怕跑出文件夹的路径和链接。
 
     异常:
-        ValueError: 压缩包损坏，或里面有跑出文件夹的路径、链接；什么也不会留下。
+        ValueError: 压缩包损坏，或里面没有这个文件。
     """
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        inside = Path(temporary) / "content"
-        try:
-            if zipfile.is_zipfile(archive):
-                with zipfile.ZipFile(archive) as bundle:
-                    bundle.extractall(inside)  # 标准库会去掉绝对路径和 ..
-            else:
-                with tarfile.open(archive) as bundle:
-                    bundle.extractall(inside, filter="data")  # 拒绝绝对路径、.. 和外面的链接
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            raise ValueError(f"{archive.name} 已损坏或不安全，没有解压：{error}") from error
-        os.replace(inside, folder)
-    return folder
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as bundle:
+                return bundle.read(name)
+        with tarfile.open(archive) as bundle:
+            return bundle.extractfile(bundle.getmember(name)).read()
+    except KeyError as error:
+        raise ValueError(f"{archive.name} 里没有 {name}。") from error
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"{archive.name} 已损坏：{error}") from error

@@ -20,6 +20,9 @@ ALLOWED = {
 }
 TAGS = {"setup", "scratch", "exercise", "nbval-check-output", "raises-exception"}
 PROVENANCE = {"code_sha256", "torch", "device", "profile", "data", "seconds", "peak_memory_mb"}
+LOADERS = {
+    "common.fashion_mnist": "Fashion-MNIST", "common.california_housing": "California housing",
+}
 CARD = ("学习目标", "先修", "阅读与运行时间", "数据", "动手构建")
 ENDING = ("对照 PyTorch", "常见错误", "小结", "练习", "延伸阅读")
 KINDS = ("概念", "编程", "探索")
@@ -258,9 +261,10 @@ def provenance(path: Path, nb: dict) -> list[str]:
     for name in course["data"]:
         if "真实数据" not in name:
             problems.append(f"保存的输出要来自真实数据，不是 {name}")
-    loads = any(dotted(n.func) == "common.fashion_mnist" for _, n in walk(nb, ast.Call, False))
-    if loads and not any(d.startswith("Fashion-MNIST") for d in course["data"]):
-        problems.append("用了 Fashion-MNIST，来历里却没有记录")
+    for call, name in LOADERS.items():
+        loads = any(dotted(n.func) == call for _, n in walk(nb, ast.Call, False))
+        if loads and not any(d.startswith(name) for d in course["data"]):
+            problems.append(f"用了 {name}，来历里却没有记录")
     return problems
 
 

@@ -2,7 +2,10 @@
 
 import gzip
 import hashlib
+import io
+import tarfile
 
+import housing_standin
 import numpy as np
 import pytest
 import torch
@@ -180,3 +183,55 @@ def test_linear_mlp_cnn_keep_their_order_on_the_stand_in():
         accuracy_after_training(cnn, d, 4, 0.03, 0.9),
     ]
     assert 0.77 < scores[0] < scores[1] - 0.005 < scores[2] - 0.02 < 0.92, scores
+
+
+# ---- 表格 ----
+
+
+def real_table(folder, monkeypatch):
+    """一份很小的“真实”表格。"""
+    content = b"longitude,ocean_proximity\n-122.0,INLAND\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "housing.tgz", "w:gz") as bundle:
+        info = tarfile.TarInfo("housing.csv")
+        info.size = len(content)
+        bundle.addfile(info, io.BytesIO(content))
+    packed = (folder / "housing.tgz").read_bytes()
+    file = download.RemoteFile("housing.tgz", hashlib.sha256(packed).hexdigest(), len(packed), ())
+    monkeypatch.setattr(
+        data, "CALIFORNIA_HOUSING", data.DataSet("California housing", {"table": file}))
+
+
+def test_real_table_is_preferred(tmp_path, monkeypatch, capsys):
+    real_table(tmp_path / "data", monkeypatch)
+    monkeypatch.setenv("COURSE_OFFLINE", "0")
+    d = common.california_housing()
+    assert d.source == "real" and d.table.shape == (1, 2)
+    assert capsys.readouterr().out == "数据：California housing（真实数据）\n"
+
+
+def test_housing_stand_in_has_the_same_columns_and_the_same_flaws():
+    d = common.california_housing()
+    table = d.table
+    assert d.source == "built-in" and data.used() == ["California housing（内置替身）"]
+    assert list(table) == [
+        "longitude", "latitude", "housing_median_age", "total_rooms", "total_bedrooms",
+        "population", "households", "median_income", "median_house_value", "ocean_proximity",
+    ]
+    numbers = table.drop(columns="ocean_proximity")
+    assert (numbers.dtypes == np.float64).all()
+    assert table.isna().sum().to_dict() == dict.fromkeys(table, 0) | {"total_bedrooms": 41}
+    assert table["median_house_value"].max() == 500_001
+    assert 0.02 < (table["median_house_value"] == 500_001).mean() < 0.06
+    assert table["housing_median_age"].between(1, 52).all()
+    counts = table["ocean_proximity"].value_counts()
+    assert len(counts) == 5 and counts["ISLAND"] == 5
+    assert 0.6 < table["median_income"].corr(table["median_house_value"]) < 0.75
+
+
+def test_housing_stand_in_is_the_one_its_script_makes():
+    made, saved = housing_standin.make(), common.california_housing().table
+    assert list(made["ocean_proximity"]) == list(saved["ocean_proximity"])
+    for name in saved.drop(columns="ocean_proximity"):  # 取整前的末位可能因电脑而差一点
+        step = 100 if name == "median_house_value" else 0.011 if name.endswith("tude") else 1
+        assert np.allclose(made[name], saved[name], rtol=0, atol=step, equal_nan=True), name
