@@ -67,7 +67,7 @@ def check_flatten_rows(ns):
                  randn(*shape, dtype=dtype))
     sideways = randn(3, 4, 5).transpose(1, 2)                  # 内存不连续
     same(lambda X: flatten_rows(X, 20), nn.Flatten(), sideways)
-    for bad, size in ((randn(3, 4), 5), (randn(2, 1, 28, 27), 784), (randn(784), 784),
+    for bad, size in ((randn(3, 4), 5), (randn(3, 6), 5), (randn(3, 2, 4), 4), (randn(2, 1, 28, 27), 784), (randn(784), 784),
                       (torch.tensor(1.0), 1), (torch.zeros(2, 4, dtype=torch.uint8), 4),
                       (torch.zeros(2, 4, dtype=torch.int64), 4)):
         refuses(flatten_rows, bad, size)
@@ -171,7 +171,7 @@ CHECKS = {
     "hidden_values": check_hidden_values,
 }
 BROKEN = [
-    ("rectify", "Z.masked_fill(Z <= 0, 0.0)", "Z.clamp(min=0)"),          # 0 处的导数是 1
+    ("rectify", "Z.masked_fill(Z <= 0, 0.0)", "Z.masked_fill(Z < 0, 0.0)"),  # 0 处的导数是 1
     ("rectify", "Z.masked_fill(Z <= 0, 0.0)", "Z * (Z > 0)"),             # −inf 变成 nan
     ("rectify", "Z.masked_fill(Z <= 0, 0.0)", "Z.abs()"),
     ("flatten_rows", "X.reshape(len(X), size)", "X.squeeze().reshape(-1, size)[:1]"),
@@ -187,7 +187,7 @@ BROKEN = [
     ("MLP", "str(2 * i + 1)", "str(i)"),
     ("MLP", "return output_layer(H)", "return rectify(output_layer(H))"),
     ("MLP", "H = rectify(layer(H))", "H = layer(H)"),
-    ("MLP", "AffineLayer(n_in, n_out, device, dtype)", "AffineLayer(n_in, n_out)"),
+    ("MLP", "AffineLayer(fan_in, fan_out, device, dtype)", "AffineLayer(fan_in, fan_out)"),
     ("hidden_values", "rectify(next(model.children())", "(next(model.children())"),
     ("hidden_values", "with torch.no_grad()", "with torch.enable_grad()"),
 ]
