@@ -1,4 +1,4 @@
-"""数据集：先在本机找，再下载，都不行就用内置替身。接口和形状永远相同。"""
+"""数据集：先在本机找，再下载，都不行就用内置替身。接口永远相同。"""
 
 import gzip
 import io
@@ -76,7 +76,7 @@ FASHION_CLASSES = (
 )
 CALIFORNIA_HOUSING = DataSet("California housing", _files(
     (
-        "https://cdn.jsdelivr.net/gh/ageron/handson-ml2@master/datasets/housing/",  # 国内可用
+        "https://cdn.jsdelivr.net/gh/ageron/handson-ml2@master/datasets/housing/",  # CDN
         "https://raw.githubusercontent.com/ageron/handson-ml2/master/datasets/housing/",
     ),
     ("table", "housing.tgz", 409488,

@@ -200,7 +200,9 @@ def read_member(archive: Path, name: str) -> bytes:
             with zipfile.ZipFile(archive) as bundle:
                 return bundle.read(name)
         with tarfile.open(archive) as bundle:
-            return bundle.extractfile(bundle.getmember(name)).read()
+            if not bundle.getmember(name).isfile():
+                raise KeyError(name)  # 文件夹和链接没有内容
+            return bundle.extractfile(name).read()
     except KeyError as error:
         raise ValueError(f"{archive.name} 里没有 {name}。") from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:

@@ -260,6 +260,16 @@ def test_one_file_is_read_out_of_an_archive(tmp_path, make):
         download.read_member(archive, "other")
 
 
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE])
+def test_folders_and_links_in_an_archive_are_not_files(tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as bundle:
+        info = tarfile.TarInfo("odd")
+        info.type, info.linkname = kind, "../../etc/passwd"
+        bundle.addfile(info)
+    with pytest.raises(ValueError, match="没有 odd"):
+        download.read_member(tmp_path / "a.tar", "odd")
+
+
 @pytest.mark.parametrize("make", [make_tar, make_zip])
 def test_broken_archive_is_explained(tmp_path, make):
     archive = make(tmp_path / "a", "f", os.urandom(5000))

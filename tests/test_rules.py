@@ -10,6 +10,8 @@ from lessons import LESSONS
 from notebook_files import ROOT, code_hash, load, setup_cell, source
 from notebooks import NOTEBOOKS, name_of
 
+import common
+
 PAGES = sorted(ROOT.glob("*.md")) + sorted(
     page for page in ROOT.glob("*/**/*.md")
     if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
@@ -430,6 +432,19 @@ def test_words_that_only_contain_a_refused_one():
 def test_conditional_variants_are_not_searched():
     words = page_rules.refused_words()
     assert "样例" in words and not any("偏差" in w or "（" in w for w in words)
+
+
+@pytest.mark.parametrize(("call", "name"), rules.LOADERS.items())
+def test_every_loader_must_be_on_record(call, name):
+    assert hasattr(common, call.removeprefix("common."))
+    nb = good()
+    check = cell(nb, "check")
+    check["source"] = source(check).replace("common.fashion_mnist", call)
+    finish(nb)
+    nb["metadata"]["course"]["data"] = [f"{name}（真实数据）"]
+    assert rules.provenance(PATH, nb) == []
+    nb["metadata"]["course"]["data"] = ["另一份数据（真实数据）"]
+    assert rules.provenance(PATH, nb) == [f"用了 {name}，来历里却没有记录"]
 
 
 def test_rules_do_not_change_the_notebook():

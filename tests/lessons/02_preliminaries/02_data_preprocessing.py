@@ -33,7 +33,8 @@ def check_train_val_test_split(ns):
             assert abs(len(part) - n * fraction) <= 1, "各份的大小"
     first, second = (split(50, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert [len(p) for p in first] in ([35, 7, 8], [35, 8, 7])  # 默认的比例
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), "同样的种子，同样的切分"
+    pairs = zip(first, second, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs), "同样的种子，同样的切分"
     other = split(50, generator=torch.Generator().manual_seed(4))
     assert not torch.equal(first[0], other[0])
     assert not torch.equal(first[0].sort().values, torch.arange(35)), "要打乱"

@@ -106,5 +106,6 @@ MUTATIONS = [
      ("tanh(softplus(input))", "tanh(torch.log(1 + torch.exp(input)))")],
     [("return a * sigmoid(b)", "return b * sigmoid(a)"), ("dim=dim", "dim=-1"),
      ("return a * sigmoid(b)", "return sigmoid(a) * sigmoid(b)"),
-     ("input.chunk(2, dim=dim)", "input.unflatten(dim, (-1, 2)).unbind(dim if dim < 0 else dim + 1)")],
+     ("input.chunk(2, dim=dim)",
+      "input.unflatten(dim, (-1, 2)).unbind(dim if dim < 0 else dim + 1)")],
 ]

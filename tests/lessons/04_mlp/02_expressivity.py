@@ -52,7 +52,8 @@ def brute_force(layers, low, high, n=200_001):
     y = reference_network(layers, x[:, None])[:, 0]
     slope = y.diff() / x.diff()
     where = (slope.diff().abs() > 1e-6 * (1 + slope.abs().max())).nonzero()[:, 0]
-    groups = [] if len(where) == 0 else np.split(where.numpy(), (where.diff() > 1).nonzero()[:, 0] + 1)
+    gaps = (where.diff() > 1).nonzero()[:, 0] + 1
+    groups = [] if len(where) == 0 else np.split(where.numpy(), gaps)
     return torch.tensor([x[int(g.mean()) + 1] for g in groups], dtype=torch.float64)
 
 
@@ -137,7 +138,8 @@ CHECKS = {"relu_network": check_relu_network, "breakpoints": check_breakpoints,
           "count_linear_pieces": check_count, "piecewise_linear_net": check_piecewise,
           "tent_layers": check_tent}
 BROKEN = [
-    ("relu_network", "torch.where(z > 0, z, torch.zeros_like(z))", "torch.where(z > 0, z, 0.1 * z)"),
+    ("relu_network", "torch.where(z > 0, z, torch.zeros_like(z))",
+     "torch.where(z > 0, z, 0.1 * z)"),
     ("relu_network", "for W, b in layers[:-1]:", "for W, b in layers[:-2]:"),
     ("relu_network", "or X.dim() != 2 ", ""),
     ("breakpoints", "share = left / (left - right)", "share = 0.5 + 0 * left"),
@@ -145,7 +147,8 @@ BROKEN = [
     ("breakpoints", "range(1, len(exact))", "range(1, 2)"),
     ("count_linear_pieces", "len(breakpoints(layers, low, high)) + 1",
      "len(breakpoints(layers, low, high))"),
-    ("count_linear_pieces", "slope[:, 0].diff().abs() > 1e-9", "slope[:, 0].diff().abs() >= 0 * 1e-9"),
+    ("count_linear_pieces", "slope[:, 0].diff().abs() > 1e-9",
+     "slope[:, 0].diff().abs() >= 0 * 1e-9"),
     ("piecewise_linear_net", "torch.cat([slopes[:1], slopes.diff()])", "slopes"),
     ("piecewise_linear_net", "-knots[:-1])", "-knots[1:])"),
     ("piecewise_linear_net", "(knots.diff() > 0).all()", "(knots.diff() >= 0).all()"),

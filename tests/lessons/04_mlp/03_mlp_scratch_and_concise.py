@@ -67,7 +67,8 @@ def check_flatten_rows(ns):
                  randn(*shape, dtype=dtype))
     sideways = randn(3, 4, 5).transpose(1, 2)                  # 内存不连续
     same(lambda X: flatten_rows(X, 20), nn.Flatten(), sideways)
-    for bad, size in ((randn(3, 4), 5), (randn(3, 6), 5), (randn(3, 2, 4), 4), (randn(2, 1, 28, 27), 784), (randn(784), 784),
+    for bad, size in ((randn(3, 4), 5), (randn(3, 6), 5), (randn(3, 2, 4), 4),
+                      (randn(2, 1, 28, 27), 784), (randn(784), 784),
                       (torch.tensor(1.0), 1), (torch.zeros(2, 4, dtype=torch.uint8), 4),
                       (torch.zeros(2, 4, dtype=torch.int64), 4)):
         refuses(flatten_rows, bad, size)

@@ -22,17 +22,18 @@ SIZES = ((4, 3), (1, 2), (5, 4, 2), (6, 5, 7, 3), (3, 1, 4, 2), (8, *[6] * 10, 4
 
 def make_params(sizes, dtype=torch.float32, scale=1.0, seed=0):
     params = {}
-    for l, (d_in, d_out) in enumerate(itertools.pairwise(sizes), 1):
-        params[f"W{l}"] = randn(d_in, d_out, dtype=dtype, seed=seed + l, scale=scale) / d_in ** 0.5
-        params[f"b{l}"] = randn(d_out, dtype=dtype, seed=seed + 50 + l, scale=scale)
+    for layer, (d_in, d_out) in enumerate(itertools.pairwise(sizes), 1):
+        W = randn(d_in, d_out, dtype=dtype, seed=seed + layer, scale=scale)
+        params[f"W{layer}"] = W / d_in ** 0.5
+        params[f"b{layer}"] = randn(d_out, dtype=dtype, seed=seed + 50 + layer, scale=scale)
     return params
 
 
 def make_model(params):
     """权重相同的 nn.Sequential，不用笔记本里的转换。"""
     layers = [nn.Flatten()]
-    for l in range(1, len(params) // 2 + 1):
-        W, b = params[f"W{l}"], params[f"b{l}"]
+    for layer in range(1, len(params) // 2 + 1):
+        W, b = params[f"W{layer}"], params[f"b{layer}"]
         linear = nn.Linear(W.shape[0], W.shape[1], dtype=W.dtype)
         linear.load_state_dict({"weight": W.T, "bias": b})
         layers += [linear, nn.ReLU()]
@@ -45,8 +46,8 @@ def reference(params, X, y):
     F.cross_entropy(logits, y).backward()
     linears = [m for m in model if isinstance(m, nn.Linear)]
     grads = {}
-    for l, m in enumerate(linears, 1):
-        grads[f"W{l}"], grads[f"b{l}"] = m.weight.grad.T, m.bias.grad
+    for layer, m in enumerate(linears, 1):
+        grads[f"W{layer}"], grads[f"b{layer}"] = m.weight.grad.T, m.bias.grad
     return logits.detach(), grads
 
 

@@ -153,7 +153,8 @@ def check_base(ns):
     assert loss.item() == 3.0 and torch.equal(a, torch.zeros(2)) and torch.equal(b, torch.ones(3))
     assert optimizer.step() is None and a.requires_grad
     optimizer.zero_grad(set_to_none=False)
-    assert a.grad is not None and torch.equal(a.grad, torch.zeros(2)) and b.grad is None and not a.grad.requires_grad
+    assert a.grad is not None and torch.equal(a.grad, torch.zeros(2)) and b.grad is None
+    assert not a.grad.requires_grad
     optimizer.zero_grad()
     assert a.grad is None and c.grad is None
     for wrong in ([], iter(()), [a, a], [{"params": [a]}, {"params": [a]}], [a * 2]):

@@ -1,4 +1,4 @@
-"""4.10 节 学习率调度：与 torch.optim.lr_scheduler 逐步相等，状态可以互换，坏的输入、改坏的实现和错误答案。"""
+"""4.10 节 学习率调度：与 PyTorch 逐步相等，状态可以互换，坏的输入、改坏的实现和错误答案。"""
 
 import copy
 import math
