@@ -63,7 +63,8 @@ BROKEN = [
     ("gradient_descent", "if not lr > 0", "if lr < 0"),
 ]
 MUTATIONS = [
-    [("dim=1)", "dim=0)"), ("/ 2e-5", "/ 1e-5"), ("f(x - step)", "f(x)")],
+    [("dim=1)", "dim=0)"), ("/ 2e-5", "/ 1e-5"), ("f(x - step)", "f(x)"),
+     ("(f(x + step) - f(x - step)) / 2e-5", "(f(x + step / 1000) - f(x)) / 1e-8")],  # 前向差分
     [("x.detach() - torch.linalg.solve", "x.detach() + torch.linalg.solve"),
      ("torch.linalg.solve(H, grad)", "grad / H.diagonal()"),
      ("torch.linalg.solve(H, grad)", "H @ grad")],
