@@ -106,6 +106,7 @@ MUTATIONS = [
      ("tanh(softplus(input))", "tanh(torch.log(1 + torch.exp(input)))")],
     [("return a * sigmoid(b)", "return b * sigmoid(a)"), ("dim=dim", "dim=-1"),
      ("return a * sigmoid(b)", "return sigmoid(a) * sigmoid(b)"),
+     ("if input.shape[dim] % 2:", "if False:"), ("raise ValueError(", "raise IndexError("),
      ("input.chunk(2, dim=dim)",
       "input.unflatten(dim, (-1, 2)).unbind(dim if dim < 0 else dim + 1)")],
 ]

@@ -198,11 +198,14 @@ MUTATIONS = [
         ("[[1.0, 1.0, -1.0]]", "[[1.0, 1.0, 0.0]]"),                     # 忘了 b 可能是负数
         ("[[1.0, -1.0],", "[[-1.0, 1.0],"),                              # 2b − a
         ("[[1.0, 1.0, -1.0]]", "[[-1.0, 1.0, -1.0]]"),                   # 最小值
+        ("return W1, torch.zeros(3), W2, torch.zeros(1)",                # b = ReLU(b + 1000) − 1000
+         "return W1[:2], torch.tensor([0.0, 1000.0]), W2[:, :2], torch.tensor([-1000.0])"),
     ],
     [
         ('moved["1.bias"] = state["1.bias"][order]', 'moved["1.bias"] = state["1.bias"]'),
         ('state["3.weight"][:, order]', 'state["3.weight"]'),
         ('state["3.weight"][:, order]', 'state["3.weight"][:, order.argsort()]'),
         ('state["1.weight"][order]', 'state["1.weight"][order.argsort()]'),
+        ("moved = dict(state)", "moved = state"),                        # 改动了传进来的字典
     ],
 ]
