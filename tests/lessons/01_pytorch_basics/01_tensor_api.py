@@ -159,7 +159,10 @@ MUTATIONS = [
      ("return all(", "return stride[-1:] in ((), (1,)) and all("),
      ("zip(dims, dims[1:])", "zip(dims[1:], dims)")],
     [("(p * W, p, W, 1)", "(p * W, p, p, 1)"), ("(p * W, p, W, 1)", "(p * W, p, 1, W)"),
-     ("(p * W, p, W, 1)", "(p * W, p * p, p, 1)"), ("image, (H", "image.detach(), (H")],
+     ("(p * W, p, W, 1)", "(p * W, p * p, p, 1)"), ("image, (H", "image.detach(), (H"),
+     ("(p * W, p, W, 1))", "(p * W, p, W, 1)).contiguous()"),  # 数值都对，却搬了数据
+     ("torch.as_strided(image, (H // p, W // p, p, p), (p * W, p, W, 1))",
+      "image.reshape(H // p, p, W // p, p).permute(0, 2, 1, 3).contiguous()")],
     [("xx[:, None] + yy", "xx[:, None] + yy[:1]"), ("- 2 * xy", "- xy"), ("- 2 * xy", "+ 2 * xy"),
      ("\"md,md->m\", Y, Y", "\"md,md->m\", Y, Y.detach()")],
 ]

@@ -428,6 +428,9 @@ def check_minisequential(ns):
     for k, shape in ((0, (5, 3)), (1, (3,)), (2, (2, 5, 3))):
         equal_runs(mine[k], theirs[k], randn(*shape))
     equal_runs(mine[4], theirs[4], randn(5, 4))
+    odd = torch.tensor([float("nan"), -0.0, 0.0, float("inf"), -float("inf")])
+    equal = torch.testing.assert_close
+    equal(ns["MiniReLU"]()(odd), nn.ReLU()(odd), rtol=0, atol=0, equal_nan=True)
     x = randn(2, 3)
     assert mine[3](x) is x                                     # 空容器原样返回
     net = mine[0]
@@ -504,7 +507,8 @@ BROKEN = [
      "return type(self)(*[m for _, m in items[index]])"),
     ("MiniSequential", "self.add_module(str(len(self)), module)",
      "self.add_module(\"last\", module)"),
-    ("MiniSequential", "x.where(x > 0, 0.0)", "x.abs()"),
+    ("MiniSequential", "x.where(~(x <= 0), 0.0)", "x.abs()"),
+    ("MiniSequential", "~(x <= 0)", "x > 0"),
     ("MiniSequential", "        for module in self:\n", "        for module in list(self)[:-1]:\n"),
 ]
 MUTATIONS = [
@@ -512,5 +516,7 @@ MUTATIONS = [
      ("f\"{path}.{name}\" if path else name", "name"), ("(list, tuple)", "list"),
      ("return sorted(found)", "return found"), ("any(", "all(")],
     [("args, output, name=name", "args, output"), ("handle.remove()", "pass"),
-     ("if not list(module.children()):", "if True:"), ("output.shape", "args[0].shape")],
+     ("if not list(module.children()):", "if True:"), ("output.shape", "args[0].shape"),
+     ("return rows", "return sorted(rows, key=lambda row: [n for n, _ in "
+                     "model.named_modules()].index(row[0]))")],  # 登记的次序，不是执行的
 ]

@@ -415,7 +415,10 @@ BROKEN = [
 ]
 MUTATIONS = [
     [(".mean(0)", ".sum(0)"), (".to(tensor.dtype)", ""), ("values[-1]", "values[0]"),
-     ("if tensor.is_floating_point()", "if True")],
+     ("if tensor.is_floating_point()", "if True"),
+     ("torch.stack(values).double().mean(0)", "(sum(values) / len(values))"),
+     ("any(state.keys() != states[0].keys() for state in states)",
+      "any(name not in state for state in states for name in states[0])")],  # 多出的名字没管
     [('self.average, self.count = state["average"].clone(), state["count"]',
       'self.average = state["average"].clone()'),
      (" / (1 - self.decay**self.count)", ""), ("self.decay * self.average", "self.average"),

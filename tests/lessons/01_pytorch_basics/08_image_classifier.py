@@ -169,13 +169,13 @@ def check_train(ns):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(loss.item())
+            losses.append(loss.item() * len(rows))
             step += 1
         model.eval()
         with torch.no_grad():
             logits = model(2 * val[0])
         row = run["history"][epoch]
-        wanted = {"loss/train": sum(losses) / len(losses),
+        wanted = {"loss/train": sum(losses) / 30,
                   "loss/val": F.cross_entropy(logits, val[1]).item(),
                   "accuracy/val": (logits.argmax(1) == val[1]).float().mean().item()}
         assert row.keys() == wanted.keys()
@@ -226,12 +226,19 @@ BROKEN = [
     ("train_run", "        model.train()\n", ""),
     ("train_run", '            run["scheduler"].step()\n', ""),
     ("train_run", "prepare(augment(X, generator))", "augment(prepare(X), generator)"),
+    ("train_run", "loss.detach() * len(y)", "loss.detach() * batch_size"),
     ("predict_logits", "    model.eval()\n", ""),
     ("predict_logits", "model(prepare(part))", "model(part)"),
     ("accuracy", "argmax(dim=1)", "argmin(dim=1)"),
 ]
 MUTATIONS = [
     [("if not 1 <= k <= logits.shape[1]", "if not 0 <= k <= logits.shape[1]"),
+     ("if not 1 <= k <= logits.shape[1]", "if k < 1"),
+     ("logits.topk(k,", "logits.topk(min(k, logits.shape[1] - 1),"),
+     ("if not 1 <= k <= logits.shape[1]:\n        raise ValueError(f\"k 应在 1 与 "
+      "{logits.shape[1]} 之间，收到 {k}。\")\n    candidates = logits.topk(k, dim=1).indices",
+      "if k < 1:\n        raise ValueError\n"
+      "    candidates = logits.argsort(dim=1, descending=True)[:, :k]"),
      (".any(1)", ".all(1)"), ("logits.topk(k, dim=1)", "(-logits).topk(k, dim=1)"),
      (".float().mean()", ".float().sum()")],
     [("logits / T", "logits"), (".abs()", ""), (".nansum()", ".sum()"),
